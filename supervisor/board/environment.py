@@ -1,0 +1,74 @@
+"""What the supervisor sets in the environment of everything it starts, and workers read."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from supervisor.board.pages import start_ticks
+
+BOARD = "SUPERVISOR_BOARD"
+ATTEMPT = "SUPERVISOR_ATTEMPT"
+LINEAGE = "SUPERVISOR_LINEAGE"
+RUN_ID = "SUPERVISOR_RUN_ID"
+RUN_DIR = "SUPERVISOR_RUN_DIR"
+LOGS = "SUPERVISOR_LOGS"
+HOOKS = "SUPERVISOR_HOOKS"
+PID = "SUPERVISOR_PID"
+TICKS = "SUPERVISOR_TICKS"
+WORLD_SIZE = "SUPERVISOR_WORLD_SIZE"
+RESUME_FROM = "SUPERVISOR_RESUME_FROM"
+SNAPSHOT = "SUPERVISOR_SNAPSHOT"
+ACCEPT_CHANGES = "SUPERVISOR_ACCEPT_CHANGES"
+#: On everything an attempt starts; a kill is over when nothing has it.
+MARKER = "SUPERVISOR_MARKER"
+
+
+def worker_environment(
+    *,
+    board: Path,
+    run_dir: Path,
+    run_id: str,
+    attempt: int,
+    lineage: int,
+    logs: Path,
+    hooks: str,
+    snapshot: str,
+    world_size: int,
+    resume_from: Path | None,
+    accept_changes: bool,
+) -> dict[str, str]:
+    """The variables of one attempt; the supervisor is this process.
+
+    Args:
+        board: its directory.
+        run_dir: of the run.
+        run_id: of the run.
+        attempt: number of the attempt.
+        lineage: of the run.
+        logs: directory of the attempt's logs.
+        hooks: ``auto`` or ``off``.
+        snapshot: as in the job file; with ``off`` nobody but the program keeps its result.
+        world_size: ranks in all.
+        resume_from: newest intact checkpoint, for programs without our callback.
+        accept_changes: whether pinned inputs may change.
+    """
+    made = {
+        BOARD: str(board),
+        RUN_DIR: str(run_dir),
+        RUN_ID: run_id,
+        ATTEMPT: str(attempt),
+        LINEAGE: str(lineage),
+        LOGS: str(logs),
+        HOOKS: hooks,
+        SNAPSHOT: snapshot,
+        PID: str(os.getpid()),
+        TICKS: str(start_ticks(os.getpid())),
+        WORLD_SIZE: str(world_size),
+        MARKER: f"{run_id}/{attempt}",
+    }
+    if resume_from is not None:
+        made[RESUME_FROM] = str(resume_from)
+    if accept_changes:
+        made[ACCEPT_CHANGES] = "1"
+    return made

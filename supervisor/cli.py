@@ -1,0 +1,167 @@
+"""The command line: arguments in, data on stdout, talk on stderr, one exit code.
+
+Heavy imports are inside the commands: `supervisor status` is to answer at once.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from supervisor import __version__
+from supervisor.errors import ExitCode, SupervisorError
+
+_JOB = click.argument("job", type=click.Path(path_type=Path))
+_RUN_DIR = click.argument("run_dir", type=click.Path(path_type=Path))
+_SET = click.option("--set", "overrides", multiple=True, metavar="A.B=VALUE", help="Override a key of the job file.")
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="supervisor")
+def commands() -> None:
+    """Fine-tune language models with LoRA, and survive whatever befalls the job."""
+
+
+def main() -> None:
+    """The `supervisor` command."""
+    try:
+        commands.main(standalone_mode=False)
+    except click.exceptions.Abort:
+        sys.exit(ExitCode.STOPPED)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(ExitCode.USAGE)
+    except SupervisorError as error:
+        click.echo(f"supervisor: {error}", err=True)
+        sys.exit(error.exit_code)
+
+
+def _print(value: Any) -> None:
+    click.echo(json.dumps(value, indent=2))
+
+
+@commands.command()
+@_JOB
+@_SET
+@click.option("--detach", is_flag=True, help="Survive the loss of the terminal.")
+@click.option("--fresh", is_flag=True, help="Start at step 0, setting aside what there is.")
+@click.option("--forgive", is_flag=True, help="Start again after the run gave up, with fresh budgets.")
+@click.option("--accept-changes", is_flag=True, help="Go on although the job file changes the mathematics.")
+def run(job: Path, overrides: tuple[str, ...], *, detach: bool, **terms: bool) -> None:
+    """Run JOB here to its end."""
+    from supervisor.engine.running import listen_early
+
+    inbox = listen_early()
+    from supervisor.engine.opening import Terms
+    from supervisor.engine.running import run as run_job
+    from supervisor.job import load_job
+    from supervisor.report.display import display
+
+    loaded = load_job(job, overrides)
+    if detach:
+        from supervisor.engine.opening import check_directory
+        from supervisor.launch.detach import detach as leave_terminal
+
+        check_directory(loaded.run_dir)
+
+        arguments = [a for a in sys.argv[1:] if a != "--detach"]
+        sys.exit(leave_terminal(arguments, loaded.run_dir))
+    with display(loaded.run_dir) as tell:
+        code = run_job(loaded, Terms(**terms), inbox, tell)
+    sys.exit(code)
+
+
+@commands.command()
+@_JOB
+@_SET
+@_JSON
+def plan(job: Path, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Print what `run` would do, and do nothing."""
+    from supervisor.engine.planning import plan as make_plan
+    from supervisor.job import load_job
+
+    made = make_plan(load_job(job, overrides))
+    if as_json:
+        _print(made.as_json())
+    else:
+        click.echo(made.as_text())
+
+
+@commands.command()
+@click.argument("run_dir", type=click.Path(path_type=Path), required=False)
+@_JSON
+def status(run_dir: Path | None, as_json: bool) -> None:
+    """Where a run stands; without RUN_DIR, every run below the current directory."""
+    from supervisor.report.status import print_status
+
+    print_status(run_dir, as_json=as_json)
+
+
+@commands.command()
+@_RUN_DIR
+def watch(run_dir: Path) -> None:
+    """The live view of `status`."""
+    from supervisor.report.watch import watch as follow
+
+    follow(run_dir)
+
+
+@commands.command()
+@_RUN_DIR
+@_JSON
+def why(run_dir: Path, as_json: bool) -> None:
+    """Each attempt's cause, its evidence, and what was decided."""
+    from supervisor.report.why import print_why
+
+    print_why(run_dir, as_json=as_json)
+
+
+@commands.command()
+@_RUN_DIR
+@_JSON
+def verify(run_dir: Path, as_json: bool) -> None:
+    """Each checkpoint: intact, torn (and why), foreign."""
+    from supervisor.engine.inspecting import inspect
+
+    told = inspect(run_dir)
+    if as_json:
+        _print(told.as_json())
+    else:
+        click.echo(told.as_text())
+
+
+@commands.command()
+@_RUN_DIR
+@click.option("--wait/--no-wait", default=True, help="Wait until the run has stopped (default).")
+def stop(run_dir: Path, wait: bool) -> None:
+    """Ask the run to drain and stay stopped."""
+    from supervisor.engine.stopping import stop as ask
+
+    click.echo(ask(run_dir, wait=wait), err=True)
+
+
+@commands.command()
+def schema() -> None:
+    """Print the job file's JSON schema."""
+    from supervisor.job import schema as job_schema
+
+    _print(job_schema())
+
+
+@commands.command()
+@_SET
+@click.option("--faults", is_flag=True, help="Inject faults, and compare with an undisturbed run, bit for bit.")
+@click.option("--run-dir", type=click.Path(path_type=Path), default=Path("runs/demo"), show_default=True)
+def demo(overrides: tuple[str, ...], faults: bool, run_dir: Path) -> None:
+    """Train a small model made on the spot; needs no network and no GPU."""
+    from supervisor.engine.running import listen_early
+
+    inbox = listen_early()
+    from supervisor.drill.demo import demo as run_demo
+
+    sys.exit(run_demo(run_dir.absolute(), overrides, inbox, faults=faults))

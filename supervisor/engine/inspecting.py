@@ -1,0 +1,80 @@
+"""`supervisor verify`: what each checkpoint of a run is, and which one would be resumed from. Changes nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from supervisor.checkpoint.inventory import Found, survey
+from supervisor.checkpoint.verify import Foreign, Intact, Torn
+from supervisor.engine.opening import history
+from supervisor.engine.resuming import torn_ones
+from supervisor.report.find import check_run
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """The checkpoints of a run.
+
+    Attributes:
+        found: those below ``checkpoints/``, the intact ones first, newest first.
+        set_aside: those below ``torn/``, with the reason.
+    """
+
+    found: list[Found]
+    set_aside: tuple[str, ...]
+
+    @property
+    def resume_from(self) -> Path | None:
+        """The newest intact one."""
+        return next((f.path for f in self.found if isinstance(f.verdict, Intact)), None)
+
+    def as_json(self) -> dict[str, Any]:
+        """The contract's `verify --json`."""
+        listed = [_entry(one) for one in self.found]
+        for line in self.set_aside:
+            path, _, reason = line.partition(": ")
+            listed.append({"path": path, "step": _step(path), "state": "torn", "reason": reason, "bytes": None})
+        resume_from = self.resume_from
+        return {"checkpoints": listed, "resume_from": str(resume_from) if resume_from is not None else None}
+
+    def as_text(self) -> str:
+        """For people, a line each."""
+        lines = []
+        for entry in self.as_json()["checkpoints"]:
+            reason = f": {entry['reason']}" if entry["reason"] else ""
+            lines.append(f"{entry['state']:8} {Path(entry['path']).name}{reason}")
+        resume_from = self.resume_from
+        lines.append(f"resume from {resume_from.name}" if resume_from else "no checkpoint to resume from")
+        return "\n".join(lines)
+
+
+def inspect(run_dir: Path) -> Inspection:
+    """Verify every checkpoint of a run.
+
+    Raises:
+        JobError: the directory holds no run.
+        DiskError: the directory could not be listed.
+    """
+    check_run(run_dir)
+    ledger = history(run_dir)
+    known = [run_dir / path for _, _, path in ledger.committed]
+    return Inspection(survey(run_dir / "checkpoints", ledger.run_id, known), torn_ones(run_dir))
+
+
+def _entry(one: Found) -> dict[str, Any]:
+    state, reason, size = "unknown", getattr(one.verdict, "reason", None), None
+    match one.verdict:
+        case Intact():
+            state, reason, size = "intact", None, one.verdict.bytes
+        case Torn():
+            state = "torn"
+        case Foreign():
+            state = "foreign"
+    return {"path": str(one.path), "step": one.step, "state": state, "reason": reason, "bytes": size}
+
+
+def _step(path: str) -> int | None:
+    parts = Path(path).name.split("-")
+    return int(parts[1]) if len(parts) > 1 and parts[1].isdigit() else None

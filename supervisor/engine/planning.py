@@ -1,0 +1,160 @@
+"""`supervisor plan`: what `run` would do, without doing it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from supervisor.board.store import PREFIX, human_bytes, left_behind
+from supervisor.checkpoint.inventory import Found, newest_intact
+from supervisor.checkpoint.verify import Intact
+from supervisor.engine.memory import peek
+from supervisor.engine.opening import Terms, check_terms, history, is_done
+from supervisor.engine.resuming import torn_ones
+from supervisor.engine.running import board_roots, count_processes, room
+from supervisor.engine.world import World, attempt_command
+from supervisor.job import Job, Steps, check_program
+from supervisor.launch.gpus import visible_gpus
+from supervisor.policy.ledger import Ledger
+from supervisor.policy.resume import Candidate, FromCandidate, Refuse, choose
+from supervisor.policy.schedule import AUTO_EVERY
+from supervisor.watch.signals import Inbox
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run would do; unknown is None.
+
+    Attributes:
+        command: the launcher's argument list.
+        environment: what is set on top of the supervisor's own.
+        processes: ranks on this machine.
+        gpus: identifiers, None without any.
+        resume_from: newest intact checkpoint, None for none.
+        resume_step: the step that would be gone on from, 0 for a fresh start.
+        resume_source: ``fresh``, ``snapshot`` (in this machine's memory) or ``checkpoint``.
+        refused: why the run could not go on; None if it can.
+        finished: the run has finished and nothing would be done.
+        every: when a checkpoint is made.
+        checkpoint_bytes: size of the newest one.
+        disk_need_bytes: for as many as are kept and one more.
+        disk_free_bytes: where the run directory lives, or would.
+        board: where the board would live, and what that place can give.
+    """
+
+    command: list[str]
+    environment: dict[str, str]
+    processes: int
+    gpus: list[str] | None
+    resume_from: str | None
+    resume_step: int
+    resume_source: str
+    refused: str | None
+    finished: bool
+    every: str
+    checkpoint_bytes: int | None
+    disk_need_bytes: int | None
+    disk_free_bytes: int
+    board: dict[str, int]
+
+    def as_json(self) -> dict[str, Any]:
+        """One JSON document."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+    def as_text(self) -> str:
+        """For people."""
+        size = "unknown until the first" if self.checkpoint_bytes is None else human_bytes(self.checkpoint_bytes)
+        need = "" if self.disk_need_bytes is None else f", needs {human_bytes(self.disk_need_bytes)} in all"
+        begins = "starts at step 0"
+        if self.resume_source != "fresh":
+            begins = f"goes on from step {self.resume_step} ({self.resume_source})"
+        if self.finished:
+            begins = "has finished: nothing would be done"
+        lines = [
+            f"run         {f'would give up: {self.refused}' if self.refused else begins}",
+            f"resume from {self.resume_from or 'nothing'}",
+            f"processes   {self.processes} ({'GPUs ' + ', '.join(self.gpus) if self.gpus else 'on the CPU'})",
+            f"checkpoints every {self.every}; size {size}{need}; {human_bytes(self.disk_free_bytes)} free",
+            *(f"board       {place} can give {human_bytes(free)}" for place, free in self.board.items()),
+            "environment",
+            *(f"  {key}={shlex.quote(value)}" for key, value in sorted(self.environment.items())),
+            "command",
+            f"  {shlex.join(self.command)}",
+        ]
+        return "\n".join(lines)
+
+
+def plan(job: Job) -> Plan:
+    """Look at everything that `run` would look at, and change nothing.
+
+    Raises:
+        SupervisorError: whatever would refuse the run.
+    """
+    gpus = visible_gpus()
+    processes = count_processes(job, gpus)
+    ledger = history(job.run_dir)
+    terms = Terms()
+    check_terms(job, ledger, terms)
+    check_program(job, Path.cwd())
+    newest = newest_intact(
+        job.run_dir / "checkpoints", ledger.run_id, [job.run_dir / p for _, _, p in ledger.committed]
+    )
+    found = newest.intact
+    chosen = choose(
+        _candidates(ledger, found, processes),
+        ever_committed=len(ledger.committed),
+        set_aside=torn_ones(job.run_dir),
+        unusable=[f"{one.path.name}: {getattr(one.verdict, 'reason', '')}" for one in newest.rejected],
+    )
+    going_on = chosen.candidate if isinstance(chosen, FromCandidate) else None
+    size = found.verdict.bytes if found is not None and isinstance(found.verdict, Intact) else None
+    attempt = ledger.attempts + 1
+    name = PREFIX + (ledger.run_id or "<run id>")
+    made = attempt_command(
+        job,
+        World(processes=processes, gpus=gpus, environment=os.environ, inbox=Inbox(), tell=lambda _word, _facts: None),
+        board=board_roots()[0] / name,
+        run_id=ledger.run_id or "<run id>",
+        attempt=attempt,
+        lineage=ledger.lineage,
+        logs=job.run_dir / "logs" / f"attempt-{attempt}",
+        resume_from=found.path if found is not None else None,
+        accept_changes=False,
+    )
+    every = job.checkpoint.every
+    return Plan(
+        command=made.command,
+        environment=made.environment,
+        processes=processes,
+        gpus=gpus,
+        resume_from=str(found.path) if found is not None else None,
+        resume_step=going_on.step if going_on is not None else 0,
+        resume_source=going_on.source if going_on is not None else "fresh",
+        refused=chosen.reason if isinstance(chosen, Refuse) else None,
+        finished=is_done(job, ledger, terms),
+        every=str(every) if isinstance(every, Steps) or str(every) != "auto" else f"{AUTO_EVERY} (auto)",
+        checkpoint_bytes=size,
+        disk_need_bytes=size * (job.checkpoint.keep_last + 1) if size is not None else None,
+        disk_free_bytes=shutil.disk_usage(_nearest(job.run_dir)).free,
+        board={str(root): room(root) for root in board_roots()},
+    )
+
+
+def _candidates(ledger: Ledger, found: Found | None, processes: int) -> list[Candidate]:
+    """What verifies, on disk and in this machine's memory."""
+    listed = []
+    if found is not None and isinstance(found.verdict, Intact):
+        listed.append(Candidate(found.verdict.manifest.lineage, found.step, "checkpoint", str(found.path)))
+    step = peek(left_behind(ledger.run_id, board_roots()), processes) if ledger.run_id else None
+    if step is not None:
+        listed.append(Candidate(ledger.lineage, step, "snapshot", ""))
+    return listed
+
+
+def _nearest(path: Path) -> Path:
+    """The path itself, or the nearest directory above it that exists."""
+    return next(p for p in (path, *path.parents) if p.exists())

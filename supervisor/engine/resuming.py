@@ -1,0 +1,213 @@
+"""Where an attempt goes on from: what verifies on disk, what is whole in memory, and the note to the workers."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from supervisor.checkpoint.aside import set_aside
+from supervisor.checkpoint.inventory import Found, newest_intact
+from supervisor.checkpoint.verify import Foreign, Intact, Torn
+from supervisor.engine.commits import Contents, contents, sources_of
+from supervisor.engine.memory import Memory, Whole
+from supervisor.errors import JobError
+from supervisor.policy.ledger import Ledger
+from supervisor.policy.resume import Candidate, Fresh, FromCandidate, Refuse, choose
+
+
+@dataclass(frozen=True, slots=True)
+class OnDisk:
+    """What the run directory holds to resume from.
+
+    Attributes:
+        newest: the newest checkpoint that verifies.
+        rejected: newly found torn ones, set aside now: name, step, reason.
+        unreadable: checkpoints that could not be read, with the reason; they stay where they are.
+        set_aside: what lies below ``torn/``, with the reason.
+        world_size: of the newest.
+        trained: whether the newest is the state at the training's end.
+    """
+
+    newest: Candidate | None
+    rejected: tuple[tuple[str, int, str], ...]
+    unreadable: tuple[str, ...]
+    set_aside: tuple[str, ...]
+    world_size: int | None
+    trained: bool
+
+
+def look(run_dir: Path, run_id: str, ledger: Ledger, clock: Callable[[], float]) -> OnDisk:
+    """Verify from the newest down to the first intact checkpoint, and set aside what is torn.
+
+    A checkpoint is set aside only when its bytes could be read and are wrong.
+
+    Raises:
+        DiskError: the directory could not be listed, or a torn checkpoint not be moved.
+    """
+    known = [run_dir / path for _, _, path in ledger.committed]
+    found = newest_intact(run_dir / "checkpoints", run_id, known)
+    rejected, unreadable = [], []
+    for one in found.rejected:
+        match one.verdict:
+            case Torn(reason):
+                set_aside(one.path, run_dir / "torn", reason, clock)
+                rejected.append((one.path.name, one.step, reason))
+            case Foreign():
+                continue
+            case _:
+                unreadable.append(f"{one.path.name} could not be read: {_reason(one)}")
+    newest, world_size, trained = None, None, False
+    if found.intact is not None and isinstance(found.intact.verdict, Intact):
+        manifest = found.intact.verdict.manifest
+        newest = Candidate(manifest.lineage, manifest.step, "checkpoint", str(found.intact.path))
+        world_size = manifest.world_size
+        trained = bool(json.loads((found.intact.path / "state.json").read_text()).get("trained"))
+    return OnDisk(newest, tuple(rejected), tuple(unreadable), torn_ones(run_dir), world_size, trained)
+
+
+def _reason(found: Found) -> str:
+    return str(getattr(found.verdict, "reason", "unknown"))
+
+
+def torn_ones(run_dir: Path) -> tuple[str, ...]:
+    """What has been set aside, with the reason of each."""
+    try:
+        names = sorted(p.name for p in (run_dir / "torn").iterdir() if p.is_dir())
+    except FileNotFoundError:
+        return ()
+    listed = []
+    for name in names:
+        try:
+            reason = json.loads((run_dir / "torn" / f"{name}.json").read_text())["reason"]
+        except (OSError, ValueError, KeyError):
+            reason = "set aside"
+        listed.append(f"torn/{name}: {reason}")
+    return tuple(listed)
+
+
+def note_checkpoint(directory: Path, checkpoint: Path, step: int) -> None:
+    """Point the workers at a checkpoint on disk."""
+    parts = {
+        path.name: {"path": str(path), "offset": 0, "size": path.stat().st_size}
+        for path in checkpoint.iterdir()
+        if path.is_file()
+    }
+    _note(directory, "checkpoint", step, parts)
+
+
+def note_snapshot(directory: Path, made: Contents, step: int) -> None:
+    """Point the workers at a held snapshot: tensors where they lie, JSON files written beside the note."""
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(mode=0o700)
+    parts: dict[str, dict[str, object]] = {}
+    for name, source in made.images:
+        offset, size = source.snapshot.range_of(name)
+        parts[name] = {"path": str(source.snapshot.path), "offset": offset, "size": size}
+    for text in made.texts:
+        path = directory / text.name
+        with path.open("xb") as file:
+            for piece in text.pieces():
+                file.write(piece)
+        parts[text.name] = {"path": str(path), "offset": 0, "size": text.size}
+    _note(directory, "snapshot", step, parts)
+
+
+def _note(directory: Path, source: str, step: int, parts: object) -> None:
+    directory.mkdir(mode=0o700, exist_ok=True)
+    partial = directory / ".resume.json"
+    partial.write_text(json.dumps({"source": source, "step": step, "parts": parts}))
+    partial.rename(directory / "resume.json")
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What an attempt goes on from.
+
+    Attributes:
+        step: settled steps there.
+        source: ``fresh``, ``snapshot`` or ``checkpoint``.
+        checkpoint: its path, for programs that resume by themselves.
+        trained: training had reached its end there.
+    """
+
+    step: int = 0
+    source: str = "fresh"
+    checkpoint: Path | None = None
+    trained: bool = False
+
+
+@dataclass(slots=True)
+class Resuming:
+    """Chooses where attempts go on from.
+
+    Attributes:
+        run_dir: of the run.
+        run_id: of the run.
+        memory: the board.
+        disk: what was found on disk last.
+    """
+
+    run_dir: Path
+    run_id: str
+    memory: Memory
+    disk: OnDisk = field(init=False)
+    _whole: Whole | None = None
+
+    def look(self, ledger: Ledger, clock: Callable[[], float]) -> OnDisk:
+        """Verify what is on disk; torn ones are set aside."""
+        self.disk = look(self.run_dir, self.run_id, ledger, clock)
+        return self.disk
+
+    def board_is_behind(self, on_disk: int) -> bool:
+        """Whether memory has nothing as new as the disk; then the disk is looked at anew."""
+        whole = self.memory.common()
+        return whole is None or whole.step < on_disk
+
+    def pass_over(self) -> None:
+        """The snapshot chosen last cannot be read: choose among the others."""
+        assert self._whole is not None
+        self.memory.pass_over(self._whole.key)
+
+    def choose(self, ledger: Ledger, processes: int) -> FromCandidate | Fresh | Refuse:
+        """Choose over board and disk.
+
+        Raises:
+            JobError: the newest state belongs to another number of processes.
+        """
+        self._whole = self.memory.common()
+        candidates = [] if self.disk.newest is None else [self.disk.newest]
+        if self._whole is not None:
+            candidates.append(Candidate(self._whole.key[0], self._whole.step, "snapshot", ""))
+        chosen = choose(
+            candidates,
+            ever_committed=len(ledger.committed),
+            set_aside=self.disk.set_aside,
+            unusable=self.disk.unreadable,
+        )
+        if not isinstance(chosen, FromCandidate):
+            return chosen
+        size = self.disk.world_size if chosen.candidate.source == "checkpoint" else ledger.world_size
+        if size is None or size == processes:
+            return chosen
+        raise JobError(
+            f"step {chosen.candidate.step} was reached with {size} processes, {processes} are to be launched",
+            f"set `launch.processes_per_node: {size}`",
+        )
+
+    def point_at(self, chosen: FromCandidate | Fresh, attempt: int) -> Start:
+        """Leave the workers the note of what to go on from."""
+        directory = self.memory.board.directory / f"resume-{attempt}"
+        shutil.rmtree(directory, ignore_errors=True)
+        if isinstance(chosen, Fresh):
+            return Start()
+        candidate = chosen.candidate
+        if candidate.source == "checkpoint":
+            note_checkpoint(directory, Path(candidate.where), candidate.step)
+            return Start(candidate.step, "checkpoint", Path(candidate.where), self.disk.trained)
+        assert self._whole is not None
+        sources = sources_of(self.memory, self._whole)
+        note_snapshot(directory, contents(sources, self.memory.board.directory, self.run_id), candidate.step)
+        return Start(candidate.step, "snapshot", trained=self._whole.trained)

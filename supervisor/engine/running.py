@@ -1,0 +1,198 @@
+"""`supervisor run`: from a job file to an exit code."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from supervisor.board.room import free_bytes
+from supervisor.board.store import Board, left_behind, remove_boards
+from supervisor.engine.loop import Loop
+from supervisor.engine.memory import Memory
+from supervisor.engine.opening import (
+    Terms,
+    admit,
+    check_directory,
+    check_terms,
+    history,
+    is_done,
+    open_run,
+)
+from supervisor.engine.predecessor import end_workers
+from supervisor.engine.world import World
+from supervisor.errors import DiskError, ExitCode, JobError, MachineError, SupervisorError
+from supervisor.job import Job, check_program
+from supervisor.journal import Journal
+from supervisor.launch.gpus import visible_gpus
+from supervisor.launch.processes import adopt_orphans
+from supervisor.lease import Lease, acquire
+from supervisor.policy.ledger import Ledger
+from supervisor.watch.requests import forget_stop
+from supervisor.watch.signals import Inbox, listen
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+
+Tell = Callable[[str, Mapping[str, Any]], None]
+
+
+def board_roots() -> list[Path]:
+    """Where a board may live: memory first, then where temporary files go."""
+    return [Path("/dev/shm"), Path(tempfile.gettempdir())]  # noqa: S108 - the board makes its own 0700 directory
+
+
+def room(root: Path) -> int:
+    """What a root can still give [bytes]."""
+    return free_bytes(root, available_bytes=psutil.virtual_memory().available)
+
+
+def count_processes(job: Job, gpus: list[str] | None) -> int:
+    """How many ranks this machine gets.
+
+    Raises:
+        MachineError: more processes are asked for than there are GPUs.
+    """
+    wanted = job.launch.processes_per_node
+    if wanted == "auto":
+        return len(gpus) if gpus else 1
+    if gpus is not None and wanted > len(gpus):
+        raise MachineError(
+            f"launch.processes_per_node is {wanted}, this machine has {len(gpus)} GPUs",
+            f"set it to {len(gpus)} or to auto",
+        )
+    return wanted
+
+
+def run(job: Job, terms: Terms, inbox: Inbox, tell: Tell) -> ExitCode:
+    """Run a job here to its end.
+
+    Args:
+        job: checked.
+        terms: how an earlier run is to be gone on with.
+        inbox: signals, listened for since the process began.
+        tell: shown every change, for people.
+
+    Returns:
+        What to exit with.
+
+    Raises:
+        SupervisorError: something outside refused.
+    """
+    gpus = visible_gpus()
+    world = World(
+        processes=count_processes(job, gpus),
+        gpus=gpus,
+        environment=os.environ,
+        inbox=inbox,
+        tell=tell,
+        ignore_hangup=sys.stdin is None or not sys.stdin.isatty(),
+    )
+    check_directory(job.run_dir)
+    before = history(job.run_dir)
+    check_terms(job, before, terms)
+    done = is_done(job, before, terms)
+    if done and not left_behind(str(before.run_id), board_roots()):
+        tell("already_finished", {"run_dir": str(job.run_dir)})
+        return ExitCode.FINISHED
+    if not done and (before.run_id is None or terms.fresh or terms.accept_changes):
+        check_program(job, Path.cwd())
+    try:
+        lease = acquire(job.run_dir, wait=partial(_wait, inbox), floor_epoch=before.epoch)
+    except _Signalled as signalled:
+        return signalled.code
+    try:
+        return _owned(job, terms, world, lease)
+    finally:
+        try:
+            lease.release()
+        except DiskError:
+            pass  # the next owner finds this process dead, which is as good
+
+
+def _owned(job: Job, terms: Terms, world: World, lease: Lease) -> ExitCode:
+    """The same, once the run is ours."""
+    forget_stop(job.run_dir)  # from here on a stop is meant for us
+    before = history(job.run_dir)  # the owner before us may have written since
+    check_terms(job, before, terms)
+    done = is_done(job, before, terms)
+    if before.run_id is not None and (done or terms.fresh):
+        end_workers(before.run_id)
+        remove_boards(before.run_id, board_roots())
+    if done:
+        world.tell("already_finished", {"run_dir": str(job.run_dir)})
+        return ExitCode.FINISHED
+    _check_processes(before, terms, world.processes)
+    journal = Journal.open(job.run_dir, time.time, socket.gethostname())
+    opened = open_run(job, journal, before, terms)
+    adopt_orphans()
+    memory = Memory(Board(opened.run_id, world.processes, board_roots(), room), admit=lambda _size: None)
+    loop = Loop(
+        job=job,
+        world=world,
+        run_id=opened.run_id,
+        ledger=opened.ledger,
+        journal=journal,
+        lease=lease,
+        memory=memory,
+        accept_changes=terms.accept_changes,
+    )
+    memory.admit = lambda size: admit(job.run_dir, size, first=not loop.ledger.committed)
+    keep = True
+    try:
+        code = loop.run()
+        keep = loop.board_is_needed
+    except SupervisorError:
+        keep = loop.board_is_needed
+        raise
+    finally:
+        memory.close(remove=not keep)
+    return code
+
+
+def _check_processes(before: Ledger, terms: Terms, processes: int) -> None:
+    """Refuse to go on with another number of processes, before anything counts fewer ranks as all of them.
+
+    Raises:
+        JobError: the run has a state, and another number of processes made it.
+    """
+    size = before.world_size
+    if terms.fresh or size is None or size == processes:
+        return
+    if before.committed or before.best_step > 0 or left_behind(str(before.run_id), board_roots()):
+        raise JobError(
+            f"the run was made with {size} processes, {processes} are to be launched",
+            f"set `launch.processes_per_node: {size}`",
+        )
+
+
+class _Signalled(Exception):  # noqa: N818 - it ends a wait and is no error
+    """A signal came while nothing had been started yet."""
+
+    def __init__(self, code: ExitCode) -> None:
+        self.code = code
+
+
+def _wait(inbox: Inbox, seconds: float) -> None:
+    """Let time pass, but not deaf to signals."""
+    if select.select([inbox.fd], [], [], seconds)[0]:
+        raise _Signalled(leaving_code(inbox.read()))
+
+
+def leaving_code(caught: list[signal.Signals]) -> ExitCode:
+    """What to exit with when signals came before there was anything to drain."""
+    return ExitCode.STOPPED if signal.SIGINT in caught else ExitCode.HANDED_BACK
+
+
+def listen_early() -> Inbox:
+    """Catch what a scheduler may send, before anything slow is imported."""
+    return listen(SIGNALS)

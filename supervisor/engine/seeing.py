@@ -1,0 +1,125 @@
+"""What the loop sees: beats, slots and its own few memories, made into a `Situation`."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from supervisor.board.pages import Beat, Phase, Trained
+from supervisor.engine.checkpoints import Checkpoints
+from supervisor.engine.memory import Memory
+from supervisor.engine.wishes import Wishes
+from supervisor.job import Job, Off, Steps
+from supervisor.policy.lifecycle import Gang, Situation, Wish
+from supervisor.policy.schedule import snapshot_period
+
+#: A commit that takes longer than the grace, and this, does not keep a supervisor that is to leave [s].
+HUNG_S = 10.0
+
+
+@dataclass(slots=True)
+class Sight:
+    """Looks at one run.
+
+    Attributes:
+        job: of the run.
+        memory: its board.
+        checkpoints: what is on disk and on its way.
+        wishes: what somebody outside wants.
+    """
+
+    job: Job
+    memory: Memory
+    checkpoints: Checkpoints
+    wishes: Wishes
+
+    def beats(self) -> list[Beat]:
+        """The newest beat of every local rank."""
+        return [self.memory.board.control.beat(rank) for rank in self.memory.ranks]
+
+    def period(self, beats: list[Beat]) -> int:
+        """Snapshots are taken of the steps that it divides; 0 for none."""
+        match self.job.checkpoint.snapshot:
+            case Off():
+                return 0
+            case Steps(n):
+                return n
+        return max((snapshot_period(beat.snapshot_s, beat.step_s) for beat in beats), default=1)
+
+    def situation(
+        self,
+        *,
+        gang: Gang,
+        training: bool,
+        beats: list[Beat],
+        lingers: bool,
+        drain_until_s: float | None,
+        launch_at_s: float,
+        over: bool,
+    ) -> Situation:
+        """Everything that the next move depends on.
+
+        Args:
+            gang: the workers.
+            training: whether this attempt's training has begun.
+            beats: of all ranks; none while no attempt is under way.
+            lingers: processes of a finished gang stay longer than they should.
+            drain_until_s: monotonic time until which a drain waits [s]; None without one.
+            launch_at_s: monotonic time of the next launch [s].
+            over: the run is decided.
+        """
+        now_s = time.monotonic()
+        settled = self._settled(gang, beats if training else [])
+        return Situation(
+            gang=gang,
+            wish=self.wishes.wish,
+            paused=drain_until_s is not None,
+            all_paused=bool(beats) and all(beat.phase in (Phase.PAUSED, Phase.FINISHED) for beat in beats),
+            drain_over=drain_until_s is not None and now_s >= drain_until_s,
+            done_too_long=lingers,
+            settled=settled,
+            committed=self.checkpoints.newest,
+            trained=self._trained(beats, over=over),
+            trained_committed=self.checkpoints.trained,
+            committing=self._committing(now_s),
+            commit_failed=self.checkpoints.failed,
+            periodic_due=self.checkpoints.due(settled if training else -1, now_s),
+            launch_due=now_s >= launch_at_s,
+            over=over,
+        )
+
+    def _committing(self, now_s: float) -> bool:
+        """Whether a commit is worth waiting for; one that hangs must not keep us from leaving."""
+        if not self.checkpoints.under_way:
+            return False
+        leaving = self.wishes.wish is not Wish.GO_ON
+        patience_s = max(HUNG_S, self.job.recovery.grace.s)
+        return not (leaving and now_s - max(self.checkpoints.began_s, self.wishes.since_s) > patience_s)
+
+    def _trained(self, beats: list[Beat], *, over: bool) -> bool:
+        """Whether the state at the training's end is on the board.
+
+        The beats tell; at a leave the slots are looked at as well, for a predecessor may have left it.
+        """
+        if beats and all(beat.trained == Trained.ON_BOARD for beat in beats):
+            return True
+        if self.wishes.wish is Wish.GO_ON and not over:
+            return False
+        whole = self.memory.common()
+        return whole is not None and whole.trained
+
+    def _settled(self, gang: Gang, beats: list[Beat]) -> int:
+        """Newest step whose snapshot is whole on all ranks.
+
+        While all is well the beats tell, which costs nothing; else the slots are looked at.
+        """
+        if isinstance(self.job.checkpoint.snapshot, Off):
+            return -1
+        if gang is Gang.ALIVE and self.wishes.wish is Wish.GO_ON:
+            if not beats:
+                return -1
+            step, due_every = min(beat.step for beat in beats), self.checkpoints.due_every
+            period = self.period(beats)
+            return max(step // period * period, step // due_every * due_every if due_every else 0)
+        whole = self.memory.common()
+        return whole.step if whole is not None and not whole.trained else -1

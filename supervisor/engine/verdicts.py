@@ -1,0 +1,38 @@
+"""Why an attempt ended: what was wished, what was seen, and what the ranks recorded, in that order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from supervisor.board.pages import Beat
+from supervisor.engine.gang import Workers
+from supervisor.engine.wishes import Wishes
+from supervisor.policy.causes import Cause, Verdict, diagnose
+from supervisor.policy.lifecycle import Wish
+
+
+def verdict_of(workers: Workers, wishes: Wishes, beats: Sequence[Beat], early: Verdict | None) -> Verdict:
+    """Find out why an attempt ended.
+
+    Args:
+        workers: of the attempt; none of them lives.
+        wishes: what somebody outside wanted.
+        beats: of ranks that had begun to train; none if they had not.
+        early: what was seen while they lived, and for which they were ended.
+    """
+    if workers.finished:
+        return _returned(beats)
+    match wishes.wish:
+        case Wish.HAND_BACK:
+            return Verdict(Cause.PREEMPTED, f"the supervisor received {wishes.by}")
+        case Wish.STOP | Wish.KILL:
+            return Verdict(Cause.USER_STOP, f"asked by {wishes.by}")
+    return early or diagnose(workers.ends(), workers.launcher_words())
+
+
+def _returned(beats: Sequence[Beat]) -> Verdict:
+    """Every program returned: that is the end only if training had reached its own."""
+    if all(beat.trained for beat in beats):
+        return Verdict(Cause.FINISHED, "every rank's program returned")
+    at = f"at step {min(beat.step for beat in beats)} of {beats[0].max_steps}"
+    return Verdict(Cause.CRASHED, f"the program returned {at}, before the end of training")

@@ -1,0 +1,1 @@
+"""Starting the workers, and making sure that none is left."""

@@ -1,0 +1,90 @@
+"""Which GPUs are there, told by the driver and not by torch.
+
+An accelerator that cannot be counted is refused rather than passed over: to train on the CPU
+in silence is worse than not to start.
+
+What this does not protect against: a driver that counts a GPU which fails when it is used.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping
+from itertools import takewhile
+from pathlib import Path
+
+from supervisor.errors import MachineError
+
+#: Device files of accelerators, and what makes them.
+_DEVICES = {
+    "nvidiactl": "an NVIDIA GPU",
+    "kfd": "an AMD GPU",
+    "accel": "an accelerator",
+    "davinci_manager": "an Ascend NPU",
+    "neuron0": "a Neuron device",
+}
+
+
+def visible_gpus(environment: Mapping[str, str] = os.environ, devices: Path = Path("/dev")) -> list[str] | None:
+    """Identifiers of the GPUs that a worker would see; None on a machine without any.
+
+    `CUDA_VISIBLE_DEVICES` is believed, as CUDA does it: an empty one hides all, and -1 hides
+    what follows it.
+
+    Raises:
+        MachineError: an accelerator is there that cannot be counted.
+    """
+    named = environment.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        listed = [part.strip() for part in named.split(",") if part.strip()]
+        return list(takewhile(lambda part: part != "-1", listed)) or None
+    count = _count_nvidia()
+    if count:
+        return [str(index) for index in range(count)]
+    present = [what for name, what in _DEVICES.items() if (devices / name).exists()]
+    if present and count is None:
+        raise MachineError(
+            f"{present[0]} is on this machine, but it cannot be counted here",
+            "set `launch.processes_per_node` and CUDA_VISIBLE_DEVICES, or hide it with CUDA_VISIBLE_DEVICES=''",
+        )
+    return None
+
+
+def _count_nvidia() -> int | None:
+    """How many GPUs the NVIDIA driver knows; None where it cannot be asked."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return None
+    try:
+        return int(pynvml.nvmlDeviceGetCount())
+    except pynvml.NVMLError:
+        return None
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def memory_held_by(pids: Collection[int]) -> bool:
+    """Whether the driver still counts GPU memory for any of these processes.
+
+    A killed process's memory comes back a moment after the process is gone; a new one that
+    starts in between runs out.
+    """
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return False
+    try:
+        for index in range(pynvml.nvmlDeviceGetCount()):
+            handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+            if any(p.pid in pids for p in pynvml.nvmlDeviceGetComputeRunningProcesses(handle)):
+                return True
+    except pynvml.NVMLError:
+        return False  # it cannot be asked: then there is nothing to wait for
+    finally:
+        pynvml.nvmlShutdown()
+    return False

@@ -1,0 +1,233 @@
+"""Where a run stands: the contract's `status --json`, and the same for people."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from supervisor.journal import JOURNAL, read
+from supervisor.owner import Life
+from supervisor.report.figures import history_goodput, steps_redone
+from supervisor.report.find import check_run, find_runs
+from supervisor.report.fold import ENDED, RunHistory, fold
+from supervisor.report.live import Live, Progress, look
+from supervisor.report.words import CAUSES, STATES, clock, duration, one_line, origin, share, size
+
+#: A word this old from a machine that cannot be asked is worth a remark [s].
+QUIET_S = 30.0
+
+
+def status(run_dir: Path, now: float, live: Live) -> dict[str, Any]:
+    """Say where a run stands.
+
+    Args:
+        run_dir: the run's directory.
+        now: the wall clock [unix s].
+        live: what its supervisor says, from `supervisor.report.live.look`.
+
+    Returns:
+        The contract's `status --json`; what is not known is None.
+
+    Raises:
+        DiskError: the journal cannot be read.
+    """
+    return summary(fold(read(run_dir / JOURNAL)), run_dir, now, live)
+
+
+def print_status(run_dir: Path | None, *, as_json: bool, out: TextIO | None = None) -> None:
+    """Print where a run stands; without ``run_dir``, every run below the current directory, a line each.
+
+    As JSON, one run is the contract's document, and several are a list of it with `run_dir` added.
+
+    Raises:
+        JobError: ``run_dir`` holds no run.
+        DiskError: a journal cannot be read.
+    """
+    to, now = out or sys.stdout, time.time()
+    if run_dir is not None:
+        check_run(run_dir)
+        live = look(run_dir)
+        told = status(run_dir, now, live)
+        to.write(f"{json.dumps(told, indent=1) if as_json else block(told, live, now)}\n")
+        return
+    runs = [(str(found), status(found, now, look(found))) for found in find_runs(Path())]
+    if as_json:
+        to.write(f"{json.dumps([{'run_dir': path, **told} for path, told in runs], indent=1)}\n")
+    elif runs:
+        to.write(f"{listing(runs)}\n")
+    else:
+        sys.stderr.write("no runs below the current directory\n")
+
+
+def summary(history: RunHistory, run_dir: Path, now: float, live: Live) -> dict[str, Any]:
+    """Say where a run stands, from its history."""
+    state = state_of(history, live)
+    word = live.speaking if state not in ENDED else None
+    step = step_of(history, live)
+    max_steps = (word.max_steps if word else None) or history.max_steps
+    rate = word.steps_per_s if word is not None and state == "running" else None
+    trained = next((a for a in reversed(history.counted) if a.training is not None), None)
+    resumed = trained if trained is not None and trained.source != "fresh" else None
+    commit = history.last_commit
+    goodput = history_goodput(history, now, step=step, until=_until(history, now, live))
+    return {
+        "name": history.name or run_dir.resolve().name,
+        "state": state,
+        "step": step,
+        "max_steps": max_steps,
+        "attempt": history.last.number if history.last is not None else None,
+        "allocation": history.allocation,
+        "resumed_from": None if resumed is None else {"step": resumed.resumed, "source": resumed.source},
+        "last_checkpoint": None
+        if commit is None
+        else {"step": commit.step, "path": str(run_dir / commit.path), "age_s": max(0.0, round(now - commit.time, 3))},
+        "steps_per_s": rate,
+        "eta_s": eta_s(step, max_steps, rate),
+        "goodput": None if goodput is None else round(goodput, 4),
+        "steps_redone": steps_redone(history),
+        "incidents": [
+            {"time": i.time, "attempt": i.attempt, "cause": i.cause, "detail": i.detail, "decision": i.decision}
+            for i in history.incidents
+        ],
+        "loss": _loss(history, live),
+    }
+
+
+def state_of(history: RunHistory, live: Live) -> str:
+    """The run's state: its journal's word, its living owner's, or `interrupted` where the owner is dead."""
+    if history.state in ENDED or history.state == "pending":
+        return history.state
+    if live.life is Life.DEAD:
+        return "interrupted"
+    word = live.speaking
+    return word.state if word is not None and word.state is not None else history.state
+
+
+def step_of(history: RunHistory, live: Live) -> int | None:
+    """The newest settled step that anybody knows of."""
+    word = _of_this_attempt(history, live)
+    known = [step for step in (history.step, word.step if word is not None else None) if step is not None]
+    return max(known, default=None)
+
+
+def eta_s(step: int | None, max_steps: int | None, rate: float | None) -> float | None:
+    """Seconds to go at the present rate.
+
+    >>> eta_s(120, 500, 2.0), eta_s(120, None, 2.0)
+    (190.0, None)
+    """
+    if step is None or max_steps is None or rate is None or rate <= 0:
+        return None
+    return round(max(0, max_steps - step) / rate, 1)
+
+
+def line(told: dict[str, Any]) -> str:
+    """One run in one line."""
+    parts = [f"{one_line(told['name'], 24):<24}", f"{told['state']:<11}", f"{_steps(told):<22}"]
+    if told["steps_per_s"] is not None:
+        parts.append(f"{told['steps_per_s']:.3g} steps/s")
+    if told["eta_s"] is not None:
+        parts.append(f"{duration(told['eta_s'])} to go")
+    if told["attempt"] is not None and told["attempt"] > 1:
+        parts.append(f"attempt {told['attempt']}")
+    return "  ".join(parts).rstrip()
+
+
+def listing(runs: Sequence[tuple[str, dict[str, Any]]]) -> str:
+    """Several runs, a line each, with their directories."""
+    lines = [(line(told), path) for path, told in runs]
+    width = max((len(text) for text, _ in lines), default=0)
+    return "\n".join(f"{text:<{width}}  {path}" for text, path in lines)
+
+
+def block(told: dict[str, Any], live: Live, now: float) -> str:
+    """One run in detail."""
+    rows = [("state", STATES.get(told["state"], told["state"])), ("step", _steps(told) + _last_loss(told))]
+    if told["steps_per_s"] is not None:
+        left = f", {duration(told['eta_s'])} to go" if told["eta_s"] is not None else ""
+        rows.append(("speed", f"{told['steps_per_s']:.3g} steps/s{left}"))
+    if told["attempt"] is not None:
+        rows.append(("attempt", f"{told['attempt']}{_resumed(told)}"))
+    if (last := told["last_checkpoint"]) is not None:
+        rows.append(("checkpoint", f"step {last['step']}, {duration(last['age_s'])} ago: {last['path']}"))
+    if told["goodput"] is not None:
+        rows.append(("goodput", share(told["goodput"])))
+    if told["steps_redone"] is not None:
+        rows.append(("redone", f"{told['steps_redone']} steps"))
+    if told["incidents"]:
+        rows.append(("incidents", _incidents(told["incidents"])))
+    rows += _about_owner(told, live, now)
+    return "\n".join([one_line(told["name"]), *(f"  {key:<12}{value}" for key, value in rows)])
+
+
+def left_board(live: Live) -> str | None:
+    """Say that a killed supervisor left its board in memory, if it did."""
+    if live.board is None:
+        return None
+    held = live.progress.board_bytes if live.progress is not None else None
+    how_much = f" ({size(held)})" if held is not None else ""
+    return f"left in memory by a killed supervisor: {live.board}{how_much}; the next `supervisor run` takes it up"
+
+
+def _of_this_attempt(history: RunHistory, live: Live) -> Progress | None:
+    """The last word, if that was said of the attempt that started last."""
+    word, last = live.progress, history.last
+    if word is None or last is None or word.attempt != last.number:
+        return None
+    return word if word.time is not None and word.time >= last.started else None
+
+
+def _until(history: RunHistory, now: float, live: Live) -> float | None:
+    """Until when the last attempt is known to have trained."""
+    if live.life is not Life.DEAD:
+        return now
+    word = _of_this_attempt(history, live)
+    return word.time if word is not None and word.time is not None and word.time <= now else None
+
+
+def _loss(history: RunHistory, live: Live) -> float | None:
+    word = live.progress
+    if word is None or word.loss is None or not math.isfinite(word.loss):
+        return None  # JSON has no NaN
+    return word.loss if history.last is not None else None
+
+
+def _steps(told: dict[str, Any]) -> str:
+    if told["step"] is None:
+        return "no step yet"
+    if told["max_steps"] is None:
+        return f"step {told['step']}"
+    done = f" ({share(told['step'] / told['max_steps'])})" if told["max_steps"] > 0 else ""
+    return f"step {told['step']}/{told['max_steps']}{done}"
+
+
+def _last_loss(told: dict[str, Any]) -> str:
+    return f", loss {told['loss']:.4g}" if told["loss"] is not None else ""
+
+
+def _resumed(told: dict[str, Any]) -> str:
+    resumed = told["resumed_from"]
+    return f", resumed {origin(resumed['step'], resumed['source'])}" if resumed is not None else ""
+
+
+def _incidents(incidents: Sequence[dict[str, Any]]) -> str:
+    last = incidents[-1]
+    cause = CAUSES.get(last["cause"], one_line(last["cause"]))
+    return f"{len(incidents)}, the last at {clock(last['time'])}: {cause}; `supervisor why` tells more"
+
+
+def _about_owner(told: dict[str, Any], live: Live, now: float) -> list[tuple[str, str]]:
+    rows = []
+    if live.owner is not None and live.life is not Life.DEAD and told["state"] not in ENDED:
+        said = live.speaking.time if live.speaking is not None else None
+        age_s = now - said if said is not None else 0.0
+        quiet = f", last heard of {duration(age_s)} ago" if age_s > QUIET_S else ""
+        rows.append(("supervisor", f"process {live.owner.pid} on {live.owner.host}{quiet}"))
+    if (board := left_board(live)) is not None:
+        rows.append(("board", board))
+    return rows

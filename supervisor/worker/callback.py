@@ -1,0 +1,335 @@
+"""The callback that makes a Trainer's run survivable.
+
+A snapshot is taken when a step is settled, which is when the next one begins: evaluation,
+logging and other callbacks come after `on_step_end`, draw random numbers and change the
+trainer's state. At an epoch's edge the Trainer restores the random state before it opens the
+data loader, elsewhere after it fetched the first batch; so there the snapshot is taken in
+`on_epoch_begin`, and the first `on_step_begin` of each loop is passed over.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import fields
+from typing import Any
+
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_callback import ExportableState
+from transformers.trainer_utils import TrainOutput
+
+from supervisor.board.pages import Phase, Trained
+from supervisor.worker import randomness, tree
+from supervisor.worker.capture import OPTIMIZER, ModelCapture, Tensors, split_optimizer
+from supervisor.worker.resume import Resume, find
+from supervisor.worker.seat import Seat, WorldSizeError, seat, supervised
+from supervisor.worker.snapshots import SnapshotTaker
+from supervisor.worker.typical import Typical
+from supervisor.worker.warmup import rebuild_buckets
+
+#: The Trainer's running sums behind the next log line; private, so each is optional.
+_SUMS = ("_total_loss_scalar", "_globalstep_last_logged", "current_flos")
+
+
+class SupervisorCallback(TrainerCallback):  # type: ignore[misc]  # transformers is untyped here
+    """Publishes what a rank does, snapshots every settled step, and restores what there is to resume from.
+
+    Without a supervisor it does nothing. It finds its trainer through the bootstrap; in a
+    program of one's own that is started in another way, call `bind` before `train`.
+    """
+
+    def __init__(self) -> None:
+        self._seat: Seat | None = seat() if supervised() else None
+        self._trainer: Any = None
+        self._model: ModelCapture | None = None
+        self._taker: SnapshotTaker | None = None
+        self._resume: Resume | None = None
+        self._edge = False
+        self._first = True
+        self._libraries: dict[str, str] = {}
+        self._rows = 0
+        self._history_bytes = 0
+        self._step_began_s = float("nan")
+        self._step_s, self._snapshot_s = Typical(), Typical()
+
+    def bind(self, trainer: Any) -> None:
+        """Tell the callback whose it is; what the hooks are not given is taken from there."""
+        self._trainer = trainer
+
+    def restore_callbacks(self, resume: Resume) -> None:
+        """Give the other callbacks the state they had, before training begins.
+
+        The Trainer does this only if asked to, and by building new objects; without it
+        EarlyStopping would begin to count anew.
+        """
+        self._resume = resume
+        saved = json.loads(resume.parts["trainer_state.json"].read())["stateful_callbacks"]
+        callbacks = [c for c in self._trainer.callback_handler.callbacks if isinstance(c, ExportableState)]
+        for name, states in saved.items():
+            namesakes = [c for c in callbacks if type(c).__name__ == name]
+            for callback, state in zip(namesakes, states if isinstance(states, list) else [states], strict=False):
+                for attribute, value in state.get("attributes", {}).items():
+                    setattr(callback, attribute, value)
+
+    def already_trained(self, resume: Resume) -> TrainOutput:
+        """What `train` returns when training had reached its end and only the program's rest is to be done again."""
+        ModelCapture(self._trainer.model).restore(_model_files(resume))
+        state = TrainerState.load_from_json(str(resume.directory / "stock" / "trainer_state.json"))
+        self._trainer.state = state
+        at = self._at
+        # The state is on the board or on disk already; saying so has it committed if it is not.
+        at.announce(
+            phase=Phase.TRAINED,
+            resumed=state.global_step,
+            step=state.global_step,
+            max_steps=state.max_steps,
+            trained=Trained.ON_BOARD,
+        )
+        return TrainOutput(state.global_step, float("nan"), {})
+
+    @property
+    def _at(self) -> Seat:
+        assert self._seat is not None
+        return self._seat
+
+    # -- the Trainer's hooks
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Check the world's size, restore what the stock form cannot carry, start publishing."""
+        if self._seat is None:
+            return
+        if args.world_size != self._at.world_size:
+            raise WorldSizeError(
+                f"{self._at.world_size} processes were launched, but the program trains with {args.world_size}; "
+                "each would train a model of its own. Is the GPU visible? On a CPU set use_cpu=True"
+            )
+        self._model = ModelCapture(kwargs["model"])
+        self._libraries = _libraries()
+        self._resume = self._resume or find(self._at)
+        self._taker = SnapshotTaker(self._at, since=self._resume.step if self._resume is not None else 0)
+        if self._resume is not None:
+            self._restore(self._resume, args, kwargs)
+        self._first, self._edge = True, False
+        self._at.announce(
+            phase=Phase.TRAINING,
+            resumed=state.global_step,
+            step=state.global_step,
+            max_steps=state.max_steps,
+        )
+
+    def _restore(self, resume: Resume, args: TrainingArguments, kwargs: dict[str, Any]) -> None:
+        assert self._model is not None
+        if self._trainer is not None:
+            own = resume.rank(self._at.rank)["trainer"]
+            for name in _SUMS:
+                # Older Trainers keep the running loss in a local: the sums behind it cannot be restored alone.
+                if name in own and hasattr(self._trainer, name) and hasattr(self._trainer, "_tr_loss"):
+                    setattr(self._trainer, name, tree.decode(own[name]))
+            saved = resume.tensors(f"rank-{self._at.rank}.safetensors").get("trainer.tr_loss")
+            if saved is not None and hasattr(self._trainer, "_tr_loss"):
+                self._trainer._tr_loss = saved.clone().to(args.device)
+            # Sums of more than two ranks depend on how gradients are packed.
+            if args.world_size > 2:
+                rebuild_buckets(self._trainer, kwargs["train_dataloader"])
+        self._model.restore(_model_files(resume))
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """At an edge between epochs the step before it is settled now."""
+        if self._seat is None:
+            return
+        if self._edge:
+            self._settle(state, kwargs)
+        self._edge, self._first = False, True
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """The step before this one is settled."""
+        if self._seat is None:
+            return
+        if self._first:
+            self._first = False
+            self._step_began_s = time.perf_counter()
+            self._obey()
+        else:
+            self._settle(state, kwargs)
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """What is due at the epoch's end is still to come."""
+        self._edge = True
+        if self._resume is not None and (control.should_training_stop or state.global_step >= state.max_steps):
+            self._level_train_loss(state)
+
+    def _level_train_loss(self, state: TrainerState) -> None:
+        """Make the Trainer's closing mean one over the whole training.
+
+        It divides the sum of all losses, which we restored, by the steps of this life alone.
+        The steps cannot be changed without inflating its rates, so the sum is brought down.
+        """
+        trainer = self._trainer
+        if not all(hasattr(trainer, name) for name in ("_total_loss_scalar", "_tr_loss", "_initial_global_step")):
+            return
+        pending = trainer._tr_loss.item()
+        share = (state.global_step - trainer._initial_global_step) / max(state.global_step, 1)
+        trainer._total_loss_scalar = (trainer._total_loss_scalar + pending) * share - pending
+
+    def on_prediction_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """An evaluation is under way."""
+        if self._seat is not None:
+            self._at.publish(phase=Phase.EVALUATING)
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Publish the loss."""
+        loss = (kwargs.get("logs") or {}).get("loss")
+        if self._seat is not None and isinstance(loss, (int, float)):
+            self._at.publish(loss=float(loss))
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Training is over: snapshot the state that it ends in."""
+        if self._seat is None:
+            return
+        if not self._at.orders().period:
+            self._at.announce(phase=Phase.TRAINED, step=state.global_step, trained=Trained.WITHOUT_SNAPSHOT)
+            return
+        optimizer = kwargs.get("optimizer")
+        if optimizer is not None and callable(getattr(optimizer, "eval", None)):
+            optimizer.eval()  # schedule-free optimizers keep the weights to be used apart from those they train
+        self._snapshot(state, kwargs, trained=True)
+        assert self._taker is not None
+        self._taker.finish()
+        self._at.announce(phase=Phase.TRAINED, step=state.global_step, trained=Trained.ON_BOARD)
+
+    # -- settling
+
+    def _settle(self, state: TrainerState, kwargs: dict[str, Any]) -> None:
+        orders = self._at.orders()
+        step = state.global_step
+        asked_for = bool(orders.due_every) and step % orders.due_every == 0
+        due = orders.period and (step % orders.period == 0 or asked_for or orders.drain)
+        if due:
+            self._snapshot(state, kwargs, trained=False)
+        now_s = time.perf_counter()
+        step_s = self._step_s.add(now_s - self._step_began_s)
+        self._step_began_s = now_s
+        assert self._taker is not None
+        snapshot_s = self._snapshot_s.add(self._taker.cost_s if due else float("nan"))
+        tell = self._at.announce if asked_for else self._at.publish
+        tell(phase=Phase.TRAINING, step=state.global_step, step_s=step_s, snapshot_s=snapshot_s)
+        self._obey()
+
+    def _obey(self) -> None:
+        """Wait at the beginning of a step once a drain was asked for; the supervisor ends this process."""
+        if not self._at.orders().drain:
+            return
+        assert self._taker is not None
+        self._taker.finish()
+        before = self._at.beat.phase
+        self._at.announce(phase=Phase.PAUSED)
+        while self._at.orders().drain:
+            time.sleep(0.01)
+        self._at.announce(phase=before)
+
+    def _snapshot(self, state: TrainerState, kwargs: dict[str, Any], *, trained: bool) -> None:
+        assert self._taker is not None
+        began_s = time.perf_counter()
+        told: dict[str, Any] = {"rank": {"rng": randomness.capture(), "trainer": self._sums()}}
+        files: dict[str, Tensors] = {}
+        if self._at.leads:
+            told["shared"], files = self._shared(state, kwargs, trained)
+            self._write_history(state)
+        own = getattr(self._trainer, "_tr_loss", None)
+        if isinstance(own, torch.Tensor):
+            files[f"rank-{self._at.rank}.safetensors"] = {"trainer.tr_loss": own}
+        self._taker.take(
+            step=state.global_step,
+            trained=trained,
+            files=files,
+            told=told,
+            history_bytes=self._history_bytes,
+            began_s=began_s,
+        )
+
+    def _sums(self) -> dict[str, Any]:
+        return {n: tree.encode(getattr(self._trainer, n), n) for n in _SUMS if hasattr(self._trainer, n)}
+
+    def _shared(
+        self, state: TrainerState, kwargs: dict[str, Any], trained: bool
+    ) -> tuple[dict[str, Any], dict[str, Tensors]]:
+        """What all ranks of a data-parallel run have in common: JSON and tensors."""
+        assert self._model is not None
+        optimizer, scheduler = kwargs["optimizer"], kwargs.get("lr_scheduler")
+        files = self._model.files()
+        files[OPTIMIZER], joined = split_optimizer(optimizer.state_dict())
+        scaler = getattr(optimizer, "scaler", None)
+        best = trained and bool(getattr(self._trainer, "args", None) and self._trainer.args.load_best_model_at_end)
+        return {
+            "trainer_state": self._trainer_state(state),
+            "adapter_config": self._model.adapter_config,
+            "optimizer": joined,
+            "scheduler": None if scheduler is None else tree.encode(scheduler.state_dict(), "scheduler"),
+            "scaler": None if scaler is None else tree.encode(scaler.state_dict(), "scaler"),
+            "data": {"epoch": state.epoch, "step": state.global_step, "batch_size": state.train_batch_size},
+            "base": _base(self._model.model),
+            "libraries": self._libraries,
+            "best_loaded": best and state.best_model_checkpoint is not None,
+        }, files
+
+    def _trainer_state(self, state: TrainerState) -> dict[str, Any]:
+        """trainer_state.json without the log history, which is kept apart since it only grows."""
+        told = {f.name: getattr(state, f.name) for f in fields(state) if f.name != "log_history"}
+        callbacks: dict[str, Any] = {}
+        handler = getattr(self._trainer, "callback_handler", None)
+        stateful = [c for c in handler.callbacks if isinstance(c, ExportableState)] if handler else []
+        for one in [*stateful, *([self._trainer.control] if handler else [])]:
+            name, known = type(one).__name__, callbacks.get(type(one).__name__)
+            earlier = known if isinstance(known, list) else [known]
+            callbacks[name] = one.state() if known is None else [*earlier, one.state()]
+        told["stateful_callbacks"] = callbacks or told.get("stateful_callbacks")
+        plain: dict[str, Any] = json.loads(json.dumps(told, default=float))
+        return plain
+
+    def _write_history(self, state: TrainerState) -> None:
+        """Append the log rows that came since the last snapshot."""
+        new = state.log_history[self._rows :]
+        if not new:
+            return
+        rows = "".join(json.dumps(row, default=float) + "\n" for row in new).encode()
+        with (self._at.board / f"history-{self._at.attempt}").open("ab") as file:
+            file.write(rows)
+        self._rows += len(new)
+        self._history_bytes += len(rows)
+
+
+def _model_files(resume: Resume) -> dict[str, Tensors]:
+    return {file: resume.tensors(file) for file in resume.parts if file.endswith(".safetensors") and file != OPTIMIZER}
+
+
+def _base(model: Any) -> dict[str, Any]:
+    config = getattr(model, "config", None)
+    return {
+        "name": getattr(config, "_name_or_path", None),
+        "revision": getattr(config, "_commit_hash", None),
+    }
+
+
+def _libraries() -> dict[str, str]:
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {}
+    for name in ("torch", "transformers", "peft", "accelerate", "lora-supervisor"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,209 @@
+"""Going on: from the parts that the supervisor points at to the form the stock Trainer resumes from.
+
+The supervisor leaves `resume-<attempt>/resume.json` on the board. It names each part of the
+state as a byte range of some file: of a checkpoint on disk, or of a slot of a snapshot that
+is held until training has moved on. From these the lowest local rank writes a stock
+checkpoint directory beside it, in shared memory, and the unmodified
+`Trainer.train(resume_from_checkpoint=…)` does the rest. What the stock form has no place
+for is put back by the callback.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from supervisor.worker import randomness, tree
+from supervisor.worker.capture import ADAPTER, MODEL, OPTIMIZER, Tensors, join_optimizer
+from supervisor.worker.seat import Seat, seat, supervised
+from supervisor.worker.snapshots import DTYPES
+
+_TYPES = {name: dtype for dtype, name in DTYPES.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Bytes of a file.
+
+    Attributes:
+        path: of the file.
+        offset: of the first byte.
+        size: how many.
+    """
+
+    path: Path
+    offset: int
+    size: int
+
+    def read(self) -> bytes:
+        """All of it."""
+        with self.path.open("rb") as file:
+            return os.pread(file.fileno(), self.size, self.offset)
+
+    def copy_to(self, target: Path) -> None:
+        """Write it to a new file."""
+        with self.path.open("rb") as source, target.open("xb") as sink:
+            done = 0
+            while done < self.size:
+                sent = os.sendfile(sink.fileno(), source.fileno(), self.offset + done, self.size - done)
+                if sent == 0:
+                    raise EOFError(f"{self.path} ends {self.size - done} bytes early")
+                done += sent
+
+    def tensors(self) -> Tensors:
+        """The tensors of a safetensors image, over the file's own pages, not copied."""
+        start = self.offset // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
+        lead = self.offset - start
+        with self.path.open("rb") as file:
+            memory = mmap.mmap(file.fileno(), lead + self.size, access=mmap.ACCESS_COPY, offset=start)
+        length = int.from_bytes(memory[lead : lead + 8], "little")
+        table = json.loads(memory[lead + 8 : lead + 8 + length])
+        odd = table.pop("__metadata__", {})
+        found: Tensors = {}
+        for name, entry in table.items():
+            begin, end = entry["data_offsets"]
+            dtype, shape = _TYPES[entry["dtype"]], entry["shape"]
+            if name in odd:
+                kind, shape = json.loads(odd[name])
+                dtype = getattr(torch, kind)
+            if begin == end:
+                found[name] = torch.empty(shape, dtype=dtype)
+                continue
+            raw = torch.frombuffer(memory, dtype=torch.uint8, count=end - begin, offset=lead + 8 + length + begin)
+            found[name] = raw.view(dtype).reshape(shape)
+        return found
+
+
+@dataclass(frozen=True)
+class Resume:
+    """What this attempt goes on from.
+
+    Attributes:
+        directory: on the board, for this attempt.
+        source: ``snapshot`` or ``checkpoint``.
+        step: settled steps it holds.
+        parts: file name to bytes.
+    """
+
+    directory: Path
+    source: str
+    step: int
+    parts: Mapping[str, Range]
+
+    @cached_property
+    def state(self) -> dict[str, Any]:
+        """The JSON state: scheduler, random states, accumulators."""
+        loaded: dict[str, Any] = json.loads(self.parts["state.json"].read())
+        return loaded
+
+    @property
+    def trained(self) -> bool:
+        """Whether training had reached its end."""
+        return bool(self.state.get("trained"))
+
+    def rank(self, rank: int) -> dict[str, Any]:
+        """What the state says of one rank."""
+        told: dict[str, Any] = self.state["ranks"][str(rank)]
+        return told
+
+    def tensors(self, file: str) -> Tensors:
+        """Tensors of one file; none if the state has no such file."""
+        return self.parts[file].tensors() if file in self.parts else {}
+
+    def stock(self, rank: int, leads: bool) -> Path:
+        """Write this rank's share of the stock form, and wait until the directory is whole.
+
+        Source: what `Trainer._save_checkpoint` of transformers 5 writes, file by file.
+        """
+        target = self.directory / "stock"
+        world_size = self.state["world_size"]
+        if leads:
+            self._write_shared(target)
+        _wait_for(target)
+        name = f"rng_state_{rank}.pth" if world_size > 1 else "rng_state.pth"
+        made = randomness.stock(self.rank(rank)["rng"])
+        if "cuda" in made and world_size > 1:
+            # The stock form has one state per visible device; a rank draws from its own only.
+            made["cuda"] = [made["cuda"]] * torch.cuda.device_count()
+        torch.save(made, target / name)
+        return target
+
+    def _write_shared(self, target: Path) -> None:
+        work = self.directory / "stock.partial"
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(mode=0o700)
+        for file in (ADAPTER, MODEL, "adapter_config.json", "trainer_state.json"):
+            if file in self.parts:
+                self.parts[file].copy_to(work / file)
+        optimizer = join_optimizer(self.tensors(OPTIMIZER), self.state["optimizer"])
+        torch.save(optimizer, work / "optimizer.pt")
+        if self.state.get("scheduler") is not None:
+            torch.save(tree.decode(self.state["scheduler"]), work / "scheduler.pt")
+        if self.state.get("scaler") is not None:
+            torch.save(tree.decode(self.state["scaler"]), work / "scaler.pt")
+        work.rename(target)
+
+
+@cache
+def _accept_indexed_cpu() -> None:
+    """Have `torch.load` take ``cpu:0`` for the CPU.
+
+    The Trainer loads the optimizer onto its own device, which with several processes on a CPU
+    is called cpu:0, a place that torch knows nothing of. Newer releases ask for plain "cpu".
+
+    Once a process, and under a priority that nobody else has: torch sorts its packages by it and
+    cannot compare what comes after.
+
+    Source: Trainer._load_optimizer_and_scheduler of transformers 5.17, mended by 5.23.
+    """
+    torch.serialization.register_package(
+        917, lambda _storage: None, lambda storage, where: storage if where.startswith("cpu:") else None
+    )
+
+
+def _wait_for(path: Path) -> None:
+    while not path.exists():
+        time.sleep(0.002)  # if the writer dies, the supervisor ends this process too
+
+
+def find(at: Seat) -> Resume | None:
+    """What the supervisor wants this attempt to go on from; None for a fresh start."""
+    directory = at.board / f"resume-{at.attempt}"
+    try:
+        told = json.loads((directory / "resume.json").read_text())
+    except FileNotFoundError:
+        return None
+    parts = {name: Range(Path(p["path"]), p["offset"], p["size"]) for name, p in told["parts"].items()}
+    return Resume(directory, told["source"], told["step"], parts)
+
+
+def resume_point() -> str | None:
+    """Directory to hand to `Trainer.train(resume_from_checkpoint=…)`; None for a fresh start.
+
+    Without a supervisor it is None. With one it is a stock checkpoint in shared memory, made
+    from the newest state that verified; it lasts until training has moved on.
+    """
+    if not supervised():
+        return None
+    at = seat()
+    found = find(at)
+    if found is None:
+        return None
+    if at.world_size != found.state["world_size"]:
+        raise ValueError(
+            f"step {found.step} was reached with {found.state['world_size']} processes, {at.world_size} were launched"
+        )
+    _accept_indexed_cpu()
+    target = found.directory / "stock"
+    name = f"rng_state_{at.rank}.pth" if at.world_size > 1 else "rng_state.pth"
+    return str(target if (target / name).exists() else found.stock(at.rank, at.leads))

@@ -1,0 +1,48 @@
+"""What undisturbed runs give, made once a session: every disturbed one has to give the same."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from harness import SHM, Run, send
+from undisturbed import ALONE, TOGETHER
+
+from supervisor.board.store import PREFIX
+from supervisor.journal import JOURNAL, read
+
+
+@pytest.fixture(scope="session")
+def together(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The undisturbed run of two ranks."""
+    return _undisturbed(tmp_path_factory.mktemp("together"), TOGETHER, 2)
+
+
+@pytest.fixture(scope="session")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The undisturbed run of one process."""
+    return _undisturbed(tmp_path_factory.mktemp("alone"), ALONE, 1)
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left(tmp_path: Path) -> Iterator[None]:
+    """A test that fails leaves a run that waits for ever: end it, and take its memory away."""
+    yield
+    for process in psutil.process_iter(["cmdline"]):
+        if any(str(tmp_path) in word for word in process.info["cmdline"] or ()):
+            send(process.pid, signal.SIGKILL)
+    for journal in tmp_path.rglob(JOURNAL):
+        for record in read(journal):
+            if record.event == "run_started":
+                shutil.rmtree(SHM / (PREFIX + str(record.text("run_id"))), ignore_errors=True)
+
+
+def _undisturbed(base: Path, args: dict[str, Any], processes: int) -> Run:
+    run = Run(base, args=args, job={"launch": {"processes_per_node": processes}})
+    assert run.run() == 0, run.said()
+    return run

@@ -1,0 +1,74 @@
+"""A disk that fills up, on a real file system of a few megabytes."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from harness import Run
+from undisturbed import ALONE, assert_same
+
+from supervisor.journal import Record
+
+ONE_PROCESS = {"launch": {"processes_per_node": 1}}
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 6 MiB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(place)], capture_output=True, text=True, check=False
+    )
+    if made.returncode != 0:
+        pytest.skip(f"no file system of one's own here: {made.stderr.strip()}")
+    yield place
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def fill(place: Path) -> Path:
+    """Take the last byte."""
+    ballast = place / "ballast"
+    with ballast.open("wb", buffering=0) as file:
+        try:
+            while file.write(b"x" * 4096):
+                pass
+        except OSError:
+            pass
+    return ballast
+
+
+def test_training_goes_on_while_the_disk_is_full_and_what_was_missed_is_written_later(
+    tmp_path: Path, small_disk: Path, alone: Run
+) -> None:
+    run_dir = small_disk / "run"
+    job = {**ONE_PROCESS, "run_dir": str(run_dir), "checkpoint": {"every": "1 step", "snapshot": "1 step"}}
+    run = Run(tmp_path / "base", args=ALONE, job=job)
+    run.place("step-3")
+    run.place("step-8")
+    run.start().wait_at("step-3", ranks=1)
+    run.wait_for_event("checkpoint_committed", 2)
+    ballast = fill(small_disk)
+    run.let_go("step-3")
+    run.wait_at("step-8", ranks=1)
+    ballast.unlink()
+    run.let_go("step-8")
+    assert run.wait() == 0, run.said()
+    assert [r.fields["cause"] for r in run.journal("attempt_ended")] == ["finished"]
+    incidents: list[Record] = run.journal("incident")
+    assert {r.fields["cause"] for r in incidents} == {"disk_full"}
+    assert "the periodic checkpoint of step 3 failed" in incidents[0].fields["detail"]
+    assert_same(run, alone)
+
+
+def test_a_first_start_is_refused_where_two_checkpoints_have_no_room(tmp_path: Path, small_disk: Path) -> None:
+    run_dir = small_disk / "run"
+    run = Run(tmp_path / "base", args={**ALONE, "lora-rank": 512}, job={**ONE_PROCESS, "run_dir": str(run_dir)})
+    assert run.run() == 2, run.said()
+    assert f"{run_dir} has " in run.said()
+    assert "two checkpoints need" in run.said()
+    assert not run.board().exists()
+    assert run.workers() == []

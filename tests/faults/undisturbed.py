@@ -1,0 +1,40 @@
+"""The jobs that the fault tests disturb, and what the disturbed ones are held against."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+from harness import Run, redone
+
+#: Two ranks, dropout, evaluation, loader workers, accumulation; three epochs of eight steps.
+TOGETHER: dict[str, Any] = {"max_steps": 24, "workers": 1, "accumulate": 2, "eval-steps": 5}
+#: One process, which starts faster: for what does not depend on the number of ranks.
+ALONE: dict[str, Any] = {"max_steps": 12, "eval-steps": 5}
+
+
+def assert_same(run: Run, undisturbed: Run) -> None:
+    """The result is bit for bit the undisturbed one's, and so is the way there."""
+    assert run.digests() == undisturbed.digests()
+    assert [_exact(row) for row in run.log_history()] == [_exact(row) for row in undisturbed.log_history()]
+    assert _mean_loss(run) == pytest.approx(_mean_loss(undisturbed), rel=1e-12)
+    digests = {line["step"]: line["digest"] for line in undisturbed.trace()}
+    assert {line["step"] for line in run.trace()} == set(digests)
+    assert [line for line in run.trace() if line["digest"] != digests[line["step"]]] == []
+
+
+def _exact(row: dict[str, Any]) -> dict[str, Any]:
+    """All but the closing mean, which the Trainer divides by the steps of one life: its last bit may differ."""
+    return {key: value for key, value in row.items() if key != "train_loss"}
+
+
+def _mean_loss(run: Run) -> float:
+    return float(run.log_history()[-1]["train_loss"])
+
+
+def assert_nothing_repeated(run: Run) -> None:
+    """No settled step was lost, and of the others at most the one under way came twice."""
+    assert redone(run) == [0] * (len(run.journal("training_started")) - 1)
+    steps = [line["step"] for line in run.trace()]
+    assert all(after in (before, before + 1) for before, after in itertools.pairwise(steps)), steps

@@ -1,0 +1,173 @@
+"""A Trainer script with everything that has broken resumes: dropout, evaluation, loader workers, accumulation.
+
+Usage: tiny_trainer.py --out DIR --max_steps N [--sleep SECONDS] ...
+
+At named points (`load`, `begin`, `substep-<n>`, `step-<n>`, `evaluation-<n>`, `trained`) it looks
+for a file of that name below `DIR/places`, and does what stands in it: `hold` waits there until
+the file is gone, `raise` has rank 0 raise once. So a fault is placed, not timed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import time
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, get_peft_model
+from torch.utils.data import Dataset
+from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainerCallback, TrainingArguments
+
+from supervisor.worker import SupervisorCallback, resume_point
+
+
+class Numbers(Dataset):
+    """Token sequences that are a pure function of their index."""
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        generator = torch.Generator().manual_seed(index)
+        ids = torch.randint(0, 64, (16,), generator=generator)
+        return {"input_ids": ids, "labels": ids.clone()}
+
+
+class Places(TrainerCallback):
+    """The named points of this program."""
+
+    def __init__(self, directory: Path, rank: int) -> None:
+        self.directory, self.rank = directory, rank
+
+    def reach(self, point: str) -> None:
+        place = self.directory / point
+        if not place.exists():
+            return
+        if place.read_text() == "raise":
+            if self.rank == 0:
+                place.unlink()
+                raise RuntimeError(f"asked to fail at {point}")
+            return
+        (self.directory / f"{point}.reached-{self.rank}").write_text(os.environ.get("SUPERVISOR_ATTEMPT", ""))
+        while place.exists():
+            time.sleep(0.005)
+
+    def on_train_begin(self, args, state, control, **kwargs) -> None:  # type: ignore[no-untyped-def]
+        self.reach("begin")
+
+    def on_substep_end(self, args, state, control, **kwargs) -> None:  # type: ignore[no-untyped-def]
+        self.reach(f"substep-{state.global_step + 1}")
+
+    def on_step_end(self, args, state, control, **kwargs) -> None:  # type: ignore[no-untyped-def]
+        self.reach(f"step-{state.global_step}")
+
+    def on_prediction_step(self, args, state, control, **kwargs) -> None:  # type: ignore[no-untyped-def]
+        self.reach(f"evaluation-{state.global_step}")
+
+
+class Trace(TrainerCallback):
+    """Writes a digest of the adapter after every step: what must be the same in every life."""
+
+    def __init__(self, path: Path, sleep_s: float) -> None:
+        self.path, self.sleep_s = path, sleep_s
+
+    def on_step_end(self, args, state, control, model=None, optimizer=None, **kwargs) -> None:  # type: ignore[no-untyped-def]
+        digest = hashlib.sha256()
+        for name, parameter in sorted(model.named_parameters()):
+            if parameter.requires_grad:
+                digest.update(name.encode() + parameter.detach().numpy().tobytes())
+        line = {
+            "step": state.global_step,
+            "digest": digest.hexdigest(),
+            "attempt": os.environ.get("SUPERVISOR_ATTEMPT"),
+        }
+        with self.path.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        if self.sleep_s:
+            time.sleep(self.sleep_s)
+
+    def on_evaluate(self, args, state, control, metrics=None, **kwargs) -> None:  # type: ignore[no-untyped-def]
+        line = {"step": state.global_step, "attempt": os.environ.get("SUPERVISOR_ATTEMPT")}
+        with self.path.with_name(f"evaluations-{self.path.stem}.jsonl").open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+class Stubborn(Trainer):
+    """Overrides `train` and does not call up, so nothing that is put in the place of `Trainer.train` reaches it."""
+
+    def train(self, resume_from_checkpoint=None, **kwargs):  # type: ignore[no-untyped-def]
+        return self._inner_training_loop(batch_size=self.args.train_batch_size, args=self.args)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--max_steps", "--steps", type=int, default=20)
+    parser.add_argument("--rows", type=int, default=64)
+    parser.add_argument("--sleep", type=float, default=0.0)
+    parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument("--accumulate", type=int, default=1)
+    parser.add_argument("--eval-steps", type=int, default=0)
+    parser.add_argument("--find-unused", default="false")
+    parser.add_argument("--optim", default="adamw_torch")
+    parser.add_argument("--lora-rank", type=int, default=4)
+    parser.add_argument("--plain", action="store_true", help="a script that knows nothing of a supervisor")
+    parser.add_argument("--stubborn", action="store_true", help="always trains from its own beginning")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    rank = int(os.environ.get("RANK", "0"))
+    places = Places(options.out / "places", rank)
+    places.reach("load")
+    torch.manual_seed(1)
+    config = LlamaConfig(
+        vocab_size=64,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=64,
+    )
+    model = get_peft_model(
+        LlamaForCausalLM(config),
+        LoraConfig(r=options.lora_rank, lora_dropout=0.1, target_modules="all-linear", task_type="CAUSAL_LM"),
+    )
+    arguments = TrainingArguments(
+        output_dir=str(options.out / "trainer"),
+        max_steps=options.max_steps,
+        per_device_train_batch_size=2,
+        gradient_accumulation_steps=options.accumulate,
+        learning_rate=1e-2,
+        lr_scheduler_type="cosine",
+        logging_steps=3,
+        save_strategy="no",
+        eval_strategy="steps" if options.eval_steps else "no",
+        eval_steps=options.eval_steps or None,
+        dataloader_num_workers=options.workers,
+        ddp_find_unused_parameters=options.find_unused == "true",
+        optim=options.optim,
+        report_to="none",
+        disable_tqdm=True,
+        use_cpu=True,
+        seed=3,
+    )
+    trace = Trace(options.out / f"trace-{rank}.jsonl", options.sleep)
+    trainer = (Stubborn if options.stubborn else Trainer)(
+        model=model,
+        args=arguments,
+        train_dataset=Numbers(options.rows),
+        eval_dataset=Numbers(12),
+        callbacks=[trace, places, *([] if options.plain else [SupervisorCallback()])],
+    )
+    trainer.train(resume_from_checkpoint=None if options.plain else resume_point())
+    places.reach("trained")
+
+
+if __name__ == "__main__":
+    main()
