@@ -31,16 +31,17 @@ subprocess.run(["grep", "SigBlk", "/proc/self/status"])
 """
 
 #: Marked, in a session of its own, its parent gone: as torch's workers are when the agent was killed.
-ESCAPED = """
+#: Each line in one write: two processes share the log, and `print` writes piecewise if Python is unbuffered.
+ESCAPED = r"""
 import os, signal
 if os.fork() == 0:
     os.setsid()
     if os.fork() == 0:
-        print("escaped", os.getpid(), flush=True)
+        os.write(1, b"escaped %d\n" % os.getpid())
         signal.pause()
     os._exit(0)
 os.wait()
-print("launcher", os.getpid(), flush=True)
+os.write(1, b"launcher %d\n" % os.getpid())
 signal.pause()
 """
 
@@ -70,6 +71,10 @@ except ChildProcessError:
 def marker() -> Iterator[str]:
     one = f"test-{uuid.uuid4().hex}/1"
     yield one
+    for parent in _parents:
+        parent.kill()
+        parent.communicate()
+    _parents.clear()
     kill(marked(f"SUPERVISOR_MARKER={one}"))
 
 
@@ -132,13 +137,19 @@ def test_a_command_that_is_not_there_ends_at_once_and_says_so(tmp_path: Path) ->
     assert "No such file" in (tmp_path / "log").read_text()
 
 
+#: Supervisors of the test under way; one that waits for what never comes must not outlive it.
+_parents: list[subprocess.Popen[str]] = []
+
+
 def supervisor(marker: str, log: Path, program: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
+    parent = subprocess.Popen(
         [sys.executable, "-c", SUPERVISOR, marker, str(log), program],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     )
+    _parents.append(parent)
+    return parent
 
 
 def test_what_was_spawned_dies_with_whoever_spawned_it(tmp_path: Path, marker: str) -> None:
