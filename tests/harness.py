@@ -172,7 +172,7 @@ class Run:
         return [self.process.pid, *self.workers()]
 
     def workers(self) -> list[int]:
-        return marked(f"{MARKER}={self.run_id()}/")
+        return marked(f"{MARKER}={self.run_id()}/", prefix=True)
 
     def kill_rank(self, rank: int) -> None:
         os.kill(self.beats()[rank].pid, signal.SIGKILL)

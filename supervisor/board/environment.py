@@ -20,6 +20,8 @@ WORLD_SIZE = "SUPERVISOR_WORLD_SIZE"
 RESUME_FROM = "SUPERVISOR_RESUME_FROM"
 SNAPSHOT = "SUPERVISOR_SNAPSHOT"
 ACCEPT_CHANGES = "SUPERVISOR_ACCEPT_CHANGES"
+#: Set for workers that are to wait at the gate until the attempt before them has ended.
+STANDBY = "SUPERVISOR_STANDBY"
 #: On everything an attempt starts; a kill is over when nothing has it.
 MARKER = "SUPERVISOR_MARKER"
 
@@ -37,6 +39,7 @@ def worker_environment(
     world_size: int,
     resume_from: Path | None,
     accept_changes: bool,
+    standby: bool = False,
 ) -> dict[str, str]:
     """The variables of one attempt; the supervisor is this process.
 
@@ -52,6 +55,7 @@ def worker_environment(
         world_size: ranks in all.
         resume_from: newest intact checkpoint, for programs without our callback.
         accept_changes: whether pinned inputs may change.
+        standby: whether they are to wait at the gate; what they resume from is told to them there.
     """
     made = {
         BOARD: str(board),
@@ -71,4 +75,6 @@ def worker_environment(
         made[RESUME_FROM] = str(resume_from)
     if accept_changes:
         made[ACCEPT_CHANGES] = "1"
+    if standby:
+        made[STANDBY] = "1"
     return made

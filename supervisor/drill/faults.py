@@ -94,7 +94,7 @@ class Disturbed:
 
     def tree(self, process: subprocess.Popen[bytes]) -> list[int]:
         """The supervisor and everything that it started."""
-        return [process.pid, *marked(f"{MARKER}={self.run_id()}/")]
+        return [process.pid, *marked(f"{MARKER}={self.run_id()}/", prefix=True)]
 
 
 class InterruptedDemoError(Exception):

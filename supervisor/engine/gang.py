@@ -13,7 +13,7 @@ from pathlib import Path
 from supervisor.board.environment import MARKER
 from supervisor.board.pages import Beat, Phase
 from supervisor.launch.command import Launch
-from supervisor.launch.processes import kill, marked, reap, spawn
+from supervisor.launch.processes import Children, kill, marked, spawn
 from supervisor.policy.causes import RankEnd
 from supervisor.policy.lifecycle import Gang
 
@@ -36,6 +36,7 @@ class Workers:
         ranks: how many.
         resource_held: asked with the pids of killed ranks; true while a device still counts
             their memory.
+        children: tells how the launcher ended; shared with other workers of this process.
     """
 
     launch: Launch
@@ -44,6 +45,7 @@ class Workers:
     beat: Callable[[int], Beat]
     ranks: int
     resource_held: Callable[[set[int]], bool]
+    children: Children
     _launcher: int = 0
     _watched: dict[int, int] = field(default_factory=dict)  # rank -> pidfd
     _pids: set[int] = field(default_factory=set)
@@ -64,6 +66,7 @@ class Workers:
         made = {**environment, **self.launch.environment}
         process = spawn(self.launch.command, made, self.logs / "launcher.log")
         self._launcher = process.pid
+        self.children.expect(process.pid)
         process.returncode = 0  # it is reaped here, with everything else; Popen must not wait for it too
 
     @property
@@ -79,9 +82,7 @@ class Workers:
         """
         if self._gone:
             return Gang.GONE
-        ended = reap()
-        if self._launcher in ended:
-            self._launcher_status = ended[self._launcher]
+        self._launcher_status = self.children.status(self._launcher)
         beats = [self.beat(rank) for rank in range(self.ranks)]
         self._watch(beats, now_s)
         if self._killing:
@@ -122,6 +123,16 @@ class Workers:
         return self._done_since_s is not None and now_s - self._done_since_s > LINGER_S
 
     @property
+    def left(self) -> bool:
+        """Whether the launcher has ended; asked of workers that stand by, which have no beats yet."""
+        return self.children.status(self._launcher) is not None
+
+    @property
+    def gone(self) -> bool:
+        """Whether a kill has left no process."""
+        return self._gone
+
+    @property
     def finished(self) -> bool:
         """Whether every rank recorded that its program returned."""
         return self._done_since_s is not None
@@ -147,9 +158,7 @@ class Workers:
     def _sweep(self) -> Gang:
         left = marked(f"{MARKER}={self.marker}")
         kill(left)
-        ended = reap()
-        if self._launcher in ended:
-            self._launcher_status = ended[self._launcher]
+        self._launcher_status = self.children.status(self._launcher)
         if left or self.resource_held(self._pids):
             return Gang.BROKEN
         self._gone = True
@@ -157,6 +166,7 @@ class Workers:
 
     def close(self) -> None:
         """Close the descriptors."""
+        self.children.forget(self._launcher)
         for descriptor in self._watched.values():
             os.close(descriptor)
         self._watched.clear()

@@ -24,9 +24,10 @@ from supervisor.engine.predecessor import EVIDENCE, end_workers, last_settled
 from supervisor.engine.progress import Progress, known
 from supervisor.engine.resuming import Resuming, Start
 from supervisor.engine.seeing import Sight
+from supervisor.engine.starting import Starter
 from supervisor.engine.verdicts import verdict_of
 from supervisor.engine.wishes import Wishes
-from supervisor.engine.world import World, attempt_command
+from supervisor.engine.world import World
 from supervisor.errors import DiskError, ExitCode, OwnedError, SupervisorError, TakenOverError
 from supervisor.job import Job, Off, Seconds, Steps
 from supervisor.journal import Journal
@@ -64,6 +65,7 @@ class Loop:
     lease: Lease
     memory: Memory
     accept_changes: bool = False
+    _starter: Starter = field(init=False)
     _sight: Sight = field(init=False)
     _wishes: Wishes = field(init=False)
     _checkpoints: Checkpoints = field(init=False)
@@ -76,12 +78,14 @@ class Loop:
     _ready: bool = False
     _training: bool = False
     _tidied: bool = False
+    _stood_by: bool = False  # the workers were there before their attempt began
     _looked: bool = False  # the disk was verified since the last start
     _verdict: Verdict | None = None  # found before the attempt ended
     _refusal: SupervisorError | None = None
     _gave_up: GiveUp | None = None
     _exit: ExitCode | None = None
     _drain_until_s: float | None = None
+    _training_since_s: float = 0.0
     _launch_at_s: float = 0.0
     _killed_at_s: float = 0.0
     _renewed_at_s: float = 0.0
@@ -107,6 +111,15 @@ class Loop:
         )
         self._resuming = Resuming(run_dir, self.run_id, self.memory)
         self._progress = Progress(run_dir, self.memory.board, self.world.tell)
+        self._starter = Starter(
+            self.job,
+            self.world,
+            self.run_id,
+            self.memory.board.directory,
+            self.memory.board.control,
+            self._gpu_memory_held,
+            self.accept_changes,
+        )
         self._sight = Sight(self.job, self.memory, self._checkpoints, self._wishes)
 
     def run(self) -> ExitCode:
@@ -130,13 +143,16 @@ class Loop:
             self._write("attempt_ended", attempt=lost, cause=Cause.UNKNOWN.value, evidence=EVIDENCE, step=step)
         sweep_partials(self.job.run_dir / "checkpoints", sole_owner=True)
         self._look_at_disk()
-        while self._exit is None:
-            self._look()
-            move = next_move(self._situation())
-            if move is Move.WAIT:
-                self._wait()
-            else:
-                self._make(move)
+        try:
+            while self._exit is None:
+                self._look()
+                move = next_move(self._situation())
+                if move is Move.WAIT:
+                    self._wait()
+                else:
+                    self._make(move)
+        finally:
+            self._starter.close()
         self._checkpoints.committer.close(patience_s=0.0 if self._checkpoints.under_way else CLOSE_S)
         self._tell_progress(force=True)
         return self._exit
@@ -181,12 +197,16 @@ class Loop:
         beats = self._sight.beats()
         if not self._ready and all(beat.pid for beat in beats):
             self._ready = True
-            self._write("workers_ready", pids=[beat.pid for beat in beats])
+            self._write("workers_ready", pids=[beat.pid for beat in beats], stood_by=self._stood_by)
         if not self._training and all(beat.resumed >= 0 for beat in beats):
-            self._training = True
+            self._training, self._training_since_s = True, now_s
             self._training_began(beats, now_s)
-        if self._training and not self._tidied and min(beat.step for beat in beats) > self._start.step:
+        if not self._training or min(beat.step for beat in beats) <= self._start.step:
+            return
+        if not self._tidied:
             self._tidy()
+        if self._gang is Gang.ALIVE and self._wishes.wish is Wish.GO_ON:
+            self._starter.stand_by(self.ledger.attempts + 1, self.ledger.lineage, beats, now_s - self._training_since_s)
 
     def _training_began(self, beats: list[Beat], now_s: float) -> None:
         step = beats[0].resumed
@@ -283,8 +303,6 @@ class Loop:
             self._decide(verdict)
 
     def _start_attempt(self, attempt: int) -> None:
-        logs = self.job.run_dir / "logs" / f"attempt-{attempt}"
-        logs.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.memory.begin_attempt(
             Orders(
                 attempt=attempt,
@@ -308,25 +326,7 @@ class Loop:
             source=start.source,
             lineage=self.ledger.lineage,
         )
-        workers = Workers(
-            attempt_command(
-                self.job,
-                self.world,
-                board=self.memory.board.directory,
-                run_id=self.run_id,
-                attempt=attempt,
-                lineage=self.ledger.lineage,
-                logs=logs,
-                resume_from=start.checkpoint,
-                accept_changes=self.accept_changes,
-            ),
-            marker=f"{self.run_id}/{attempt}",
-            logs=logs,
-            beat=self.memory.board.control.beat,
-            ranks=self.world.processes,
-            resource_held=self._gpu_memory_held,
-        )
-        workers.start(self.world.environment)
+        workers, self._stood_by = self._starter.start(attempt, self.ledger.lineage, start.checkpoint)
         self._workers, self._gang, self._looked = workers, Gang.ALIVE, False
 
     def _look_at_disk(self) -> None:

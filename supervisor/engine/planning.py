@@ -15,7 +15,7 @@ from supervisor.checkpoint.verify import Intact
 from supervisor.engine.memory import peek
 from supervisor.engine.opening import Terms, check_terms, history, is_done
 from supervisor.engine.resuming import torn_ones
-from supervisor.engine.running import board_roots, count_processes, room
+from supervisor.engine.running import board_roots, count_processes, room, spare_bytes
 from supervisor.engine.world import World, attempt_command
 from supervisor.job import Job, Steps, check_program
 from supervisor.launch.gpus import visible_gpus
@@ -116,7 +116,14 @@ def plan(job: Job) -> Plan:
     name = PREFIX + (ledger.run_id or "<run id>")
     made = attempt_command(
         job,
-        World(processes=processes, gpus=gpus, environment=os.environ, inbox=Inbox(), tell=lambda _word, _facts: None),
+        World(
+            processes=processes,
+            gpus=gpus,
+            environment=os.environ,
+            inbox=Inbox(),
+            tell=lambda _word, _facts: None,
+            spare_bytes=spare_bytes,
+        ),
         board=board_roots()[0] / name,
         run_id=ledger.run_id or "<run id>",
         attempt=attempt,

@@ -25,7 +25,7 @@ def end_workers(run_id: str) -> None:
         MachineError: one of them cannot be killed.
     """
     until_s = time.monotonic() + PATIENCE_S
-    while left := marked(f"{MARKER}={run_id}/"):
+    while left := marked(f"{MARKER}={run_id}/", prefix=True):
         kill(left)
         if time.monotonic() > until_s:
             raise MachineError(f"processes {left} of an earlier attempt cannot be killed", "reboot the machine")

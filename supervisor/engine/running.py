@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 
-from supervisor.board.room import free_bytes
+from supervisor.board.room import cgroup_headroom_bytes, free_bytes
 from supervisor.board.store import Board, left_behind, remove_boards
 from supervisor.engine.loop import Loop
 from supervisor.engine.memory import Memory
@@ -54,6 +54,13 @@ def board_roots() -> list[Path]:
 def room(root: Path) -> int:
     """What a root can still give [bytes]."""
     return free_bytes(root, available_bytes=psutil.virtual_memory().available)
+
+
+def spare_bytes() -> int:
+    """Memory that the machine, and the control group of this process, can still give [bytes]."""
+    limit = cgroup_headroom_bytes()
+    available = int(psutil.virtual_memory().available)
+    return available if limit is None else min(available, limit)
 
 
 def count_processes(job: Job, gpus: list[str] | None) -> int:
@@ -95,6 +102,7 @@ def run(job: Job, terms: Terms, inbox: Inbox, tell: Tell) -> ExitCode:
         environment=os.environ,
         inbox=inbox,
         tell=tell,
+        spare_bytes=spare_bytes,
         ignore_hangup=sys.stdin is None or not sys.stdin.isatty(),
     )
     check_directory(job.run_dir)

@@ -24,6 +24,7 @@ class World:
         environment: of the supervisor.
         inbox: signals.
         tell: shown every change: a word and its facts; for people, never needed.
+        spare_bytes: asks how much memory the machine and this process's limits can still give.
         ignore_hangup: the run outlives its terminal, or has none.
     """
 
@@ -32,6 +33,7 @@ class World:
     environment: Mapping[str, str]
     inbox: Inbox
     tell: Callable[[str, Mapping[str, Any]], None]
+    spare_bytes: Callable[[], int]
     ignore_hangup: bool = False
 
 
@@ -46,6 +48,7 @@ def attempt_command(
     logs: Path,
     resume_from: Path | None,
     accept_changes: bool,
+    standby: bool = False,
 ) -> Launch:
     """How an attempt is started; `plan` prints it and nothing else is run."""
     environment = worker_environment(
@@ -60,6 +63,7 @@ def attempt_command(
         world_size=world.processes,
         resume_from=resume_from,
         accept_changes=accept_changes,
+        standby=standby,
     )
     return launch(
         processes=world.processes,

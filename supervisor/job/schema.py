@@ -247,7 +247,6 @@ class Later:
 #: Every key that is accepted only with what is built; a release that builds more removes the line.
 LATER = (
     Later("launch.nodes", (1,)),
-    Later("launch.standby", ("auto", "off")),
     Later("checkpoint.keep_every", (None,)),
     Later("checkpoint.keep_best", (None,)),
     Later("checkpoint.mirror", (None,)),

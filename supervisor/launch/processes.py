@@ -73,14 +73,15 @@ def spawn(command: list[str], environment: Mapping[str, str], log: Path) -> subp
         )
 
 
-def marked(marker: str, proc: Path = Path("/proc")) -> list[int]:
-    """Pids of living processes whose environment holds `marker`, which may be a prefix.
+def marked(marker: str, *, prefix: bool = False, proc: Path = Path("/proc")) -> list[int]:
+    """Pids of living processes whose environment holds `marker`.
 
     Args:
-        marker: such as ``SUPERVISOR_MARKER=<run id>/``.
+        marker: such as ``SUPERVISOR_MARKER=<run id>/<attempt>``.
+        prefix: whether it may go on: ``run/1`` is then found in ``run/10``, too.
         proc: where processes are listed.
     """
-    wanted, found = marker.encode(), []
+    wanted, found = marker.encode() + (b"" if prefix else b"\0"), []
     own = os.getpid()
     for entry in os.listdir(proc):  # noqa: PTH208 - plain names, many times a second while killing
         if not entry.isdigit() or int(entry) == own:
@@ -114,6 +115,28 @@ def reap() -> dict[int, int]:
         if pid == 0:
             return ended
         ended[pid] = status
+
+
+class Children:
+    """How the children ended that somebody waits for, though whoever looks first reaps them all."""
+
+    def __init__(self) -> None:
+        self._status: dict[int, int | None] = {}
+
+    def expect(self, pid: int) -> None:
+        """Remember how this child ends."""
+        self._status[pid] = None
+
+    def status(self, pid: int) -> int | None:
+        """Its wait status; None while it lives."""
+        for ended, status in reap().items():
+            if ended in self._status:
+                self._status[ended] = status
+        return self._status.get(pid)
+
+    def forget(self, pid: int) -> None:
+        """Nobody waits for it any more; its number may be used again."""
+        self._status.pop(pid, None)
 
 
 def free_port() -> int:

@@ -24,10 +24,12 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from supervisor.board.environment import HOOKS, LOGS, PID, TICKS
+from supervisor.board.environment import HOOKS, LOGS, PID, STANDBY, TICKS
+from supervisor.board.gate import GateClosedError
 from supervisor.board.pages import Phase, start_ticks
 from supervisor.worker import hooks
 from supervisor.worker.seat import Seat, WorldSizeError, seat
+from supervisor.worker.standby import stand_by
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 
@@ -46,8 +48,13 @@ def main() -> None:
     if launched != at.world_size:
         _record(logs, at, WorldSizeError(f"{at.world_size} processes were wanted, the launcher made {launched}"))
         os._exit(1)
-    at.announce(phase=Phase.STARTING)
     hooks.install(add=os.environ.get(HOOKS, "auto") == "auto")
+    if STANDBY in os.environ:
+        try:
+            stand_by(at)
+        except GateClosedError:
+            os._exit(0)
+    at.announce(phase=Phase.STARTING)
     program, *arguments = sys.argv[1:]
     try:
         _run(program, arguments, at)

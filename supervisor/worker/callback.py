@@ -25,6 +25,7 @@ from supervisor.worker.capture import OPTIMIZER, ModelCapture, Tensors, split_op
 from supervisor.worker.resume import Resume, find
 from supervisor.worker.seat import Seat, WorldSizeError, seat, supervised
 from supervisor.worker.snapshots import SnapshotTaker
+from supervisor.worker.standby import remember_modules
 from supervisor.worker.typical import Typical
 from supervisor.worker.warmup import rebuild_buckets
 
@@ -113,6 +114,8 @@ class SupervisorCallback(TrainerCallback):  # type: ignore[misc]  # transformers
         if self._resume is not None:
             self._restore(self._resume, args, kwargs)
         self._first, self._edge = True, False
+        if self._at.leads:
+            remember_modules(self._at)
         self._at.announce(
             phase=Phase.TRAINING,
             resumed=state.global_step,

@@ -170,7 +170,7 @@ def test_a_scan_finds_what_is_in_other_sessions_and_orphans_are_reaped(tmp_path:
     escaped = int(word(tmp_path / "log", "escaped"))
     word(tmp_path / "log", "launcher")
     assert set(marked(f"SUPERVISOR_MARKER={marker}")) == {launcher, escaped}
-    assert set(marked(f"SUPERVISOR_MARKER={marker.partition('/')[0]}/")) == {launcher, escaped}
+    assert set(marked(f"SUPERVISOR_MARKER={marker.partition('/')[0]}/", prefix=True)) == {launcher, escaped}
     assert os.getsid(escaped) != os.getsid(launcher)
     assert Path(f"/proc/{escaped}/stat").read_text().rpartition(")")[2].split()[1] == str(parent.pid)  # adopted
     said, _ = parent.communicate("\n", timeout=30)
@@ -181,7 +181,7 @@ def test_only_a_whole_variable_is_a_marker(tmp_path: Path) -> None:
     proc = tmp_path / "proc"
     environments = {
         "11": b"A=1\0SUPERVISOR_MARKER=run/1\0B=2\0",
-        "12": b"SUPERVISOR_MARKER=run/2\0",
+        "12": b"SUPERVISOR_MARKER=run/10\0",
         "13": b"NOT_SUPERVISOR_MARKER=run/1\0",
         "14": b"A=SUPERVISOR_MARKER=run/1\0",
         "15": b"",
@@ -192,8 +192,8 @@ def test_only_a_whole_variable_is_a_marker(tmp_path: Path) -> None:
         (proc / name).mkdir(parents=True)
         (proc / name / "environ").write_bytes(environment)
     (proc / "16").mkdir()  # gone between the listing and the look
-    assert marked("SUPERVISOR_MARKER=run/1", proc) == [11]
-    assert sorted(marked("SUPERVISOR_MARKER=run/", proc)) == [11, 12]
+    assert marked("SUPERVISOR_MARKER=run/1", proc=proc) == [11]
+    assert sorted(marked("SUPERVISOR_MARKER=run/", prefix=True, proc=proc)) == [11, 12]
 
 
 def test_killing_what_is_gone_is_no_error() -> None:
@@ -206,3 +206,27 @@ def test_a_free_port_can_be_listened_on() -> None:
     with socket.socket() as one:
         one.bind(("127.0.0.1", free_port()))
         one.listen()
+
+
+CHILDREN = """
+import os, sys
+from pathlib import Path
+from supervisor.launch.processes import Children, spawn
+children = Children()
+log = Path(sys.argv[1])
+pids = [spawn([sys.executable, "-c", f"raise SystemExit({code})"], os.environ, log).pid for code in (3, 4)]
+for pid in pids:
+    children.expect(pid)
+while children.status(pids[0]) is None or children.status(pids[1]) is None:
+    pass
+print([os.waitstatus_to_exitcode(children.status(pid)) for pid in pids])
+children.forget(pids[0])
+print(children.status(pids[0]))
+"""
+
+
+def test_whoever_reaps_first_the_end_of_a_child_is_told_to_whom_it_concerns(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", CHILDREN, str(tmp_path / "log")], check=True, capture_output=True, text=True, timeout=30
+    )
+    assert done.stdout.splitlines() == ["[3, 4]", "None"]

@@ -1,0 +1,171 @@
+"""Starting attempts: from nothing, or by letting workers go that stand by.
+
+A launcher that has to start, and ranks that have to import torch and transformers, are most
+of what a restart costs. So the workers of the next attempt are started while this one trains:
+imported, marked and logged as the next attempt's, holding no device memory, published nowhere,
+blocked at a gate. What can go wrong with them is no incident: the next attempt is then
+started from nothing.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from supervisor.board.gate import Gate
+from supervisor.board.pages import Beat, Control
+from supervisor.engine.gang import Workers
+from supervisor.engine.world import World, attempt_command
+from supervisor.job import Job
+from supervisor.launch.processes import Children
+
+#: With `standby: auto`, training must have lasted so long [s]: in a short run they only take the CPU.
+AUTO_AFTER_S = 30.0
+#: With `auto`, training must be going to last so long still [s].
+AUTO_LEFT_S = 60.0
+#: With `auto`, memory that must be free for what trains, and that each process that waits may take [bytes].
+AUTO_SPARE_BYTES = 2 << 30
+PROCESS_BYTES = 1 << 30
+#: How long the processes of a standby that is not needed may take to end [s]; they are tied to this one anyway.
+PATIENCE_S = 5.0
+_PAUSE_S = 0.01
+
+
+@dataclass(slots=True)
+class _Standby:
+    attempt: int
+    lineage: int
+    workers: Workers
+    gate: Gate
+
+
+@dataclass(slots=True)
+class Starter:
+    """Starts the attempts of one stay.
+
+    Attributes:
+        job: checked.
+        world: the machine.
+        run_id: of the run.
+        board: the board's directory.
+        control: its control file.
+        resource_held: asked with the pids of killed ranks.
+        accept_changes: whether pinned inputs may change.
+    """
+
+    job: Job
+    world: World
+    run_id: str
+    board: Path
+    control: Control
+    resource_held: Callable[[set[int]], bool]
+    accept_changes: bool
+    _children: Children = field(default_factory=Children)
+    _standby: _Standby | None = None
+    _tried: int = 0  # the last attempt that workers were to stand by for
+    _opened: Gate | None = None
+
+    def start(self, attempt: int, lineage: int, resume_from: Path | None) -> tuple[Workers, bool]:
+        """Start an attempt.
+
+        Args:
+            attempt: its number.
+            lineage: of the run.
+            resume_from: newest intact checkpoint, for programs without our callback.
+
+        Returns:
+            Its workers, and whether they had stood by.
+
+        Raises:
+            OSError: the launcher could not be started.
+        """
+        self._forget_gate()
+        ready = self._standby
+        if ready is not None and (ready.attempt, ready.lineage) == (attempt, lineage) and not ready.workers.left:
+            self._standby, self._opened = None, ready.gate
+            ready.gate.open(resume_from=None if resume_from is None else str(resume_from))
+            return ready.workers, True
+        self.discard()
+        workers = self._workers(attempt, lineage, resume_from, standby=False)
+        workers.start(self.world.environment)
+        return workers, False
+
+    def stand_by(self, attempt: int, lineage: int, beats: Sequence[Beat], trained_s: float) -> None:
+        """Start the workers of the next attempt, if the job wants that and now is a time for it.
+
+        Args:
+            attempt: that they are to be.
+            lineage: of the run.
+            beats: of the attempt that trains.
+            trained_s: how long it has [s].
+        """
+        if attempt == self._tried or not self._due(beats, trained_s):
+            return
+        self._tried = attempt
+        self.discard()
+        try:
+            workers = self._workers(attempt, lineage, None, standby=True)
+            gate = Gate(self.board, attempt, self.world.processes)
+            self._standby = _Standby(attempt, lineage, workers, gate)
+            workers.start(self.world.environment)
+        except OSError:
+            self.discard()  # the next attempt meets the same trouble, and tells it
+
+    def _due(self, beats: Sequence[Beat], trained_s: float) -> bool:
+        if self.job.launch.standby != "auto":
+            return self.job.launch.standby == "on"
+        left_s = [(beat.max_steps - beat.step) * beat.step_s for beat in beats if beat.max_steps >= 0]
+        if trained_s < AUTO_AFTER_S or any(one < AUTO_LEFT_S for one in left_s):
+            return False
+        return self.world.spare_bytes() > AUTO_SPARE_BYTES + PROCESS_BYTES * (1 + self.world.processes)
+
+    def discard(self) -> None:
+        """End the workers that stand by, and leave nothing of them."""
+        standby, self._standby = self._standby, None
+        if standby is None:
+            return
+        until_s = time.monotonic() + PATIENCE_S
+        standby.workers.kill()
+        while not standby.workers.gone and time.monotonic() < until_s:
+            time.sleep(_PAUSE_S)
+            standby.workers.kill()
+        standby.workers.close()
+        standby.gate.remove()
+        shutil.rmtree(standby.workers.logs, ignore_errors=True)  # the attempt has never been
+
+    def close(self) -> None:
+        """Leave no process and no gate."""
+        self._forget_gate()
+        self.discard()
+
+    def _forget_gate(self) -> None:
+        if self._opened is not None:
+            self._opened.remove()
+            self._opened = None
+
+    def _workers(self, attempt: int, lineage: int, resume_from: Path | None, *, standby: bool) -> Workers:
+        logs = self.job.run_dir / "logs" / f"attempt-{attempt}"
+        logs.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return Workers(
+            attempt_command(
+                self.job,
+                self.world,
+                board=self.board,
+                run_id=self.run_id,
+                attempt=attempt,
+                lineage=lineage,
+                logs=logs,
+                resume_from=resume_from,
+                accept_changes=self.accept_changes,
+                standby=standby,
+            ),
+            marker=f"{self.run_id}/{attempt}",
+            logs=logs,
+            beat=self.control.beat,
+            ranks=self.world.processes,
+            resource_held=self.resource_held,
+            children=self._children,
+        )
