@@ -298,3 +298,17 @@ def test_a_living_holder_without_flock_is_waited_for(tmp_path: Path) -> None:
     heir = replace(me, token="heir")
     with locked(path, heir, flock=without_flock, wait=lambda _: exclusive.unlink(missing_ok=True)):
         assert Owner.parse(json.loads(exclusive.read_text())) == heir
+
+
+def test_a_process_is_named_for_good_by_pid_and_start() -> None:
+    child = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)
+    ticks, own = start_ticks(child.pid), start_ticks(os.getpid())
+    assert ticks is not None
+    assert own is not None
+    assert ticks >= own > 0
+    assert child.stdin is not None
+    child.stdin.close()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and nobody has collected it
+    assert start_ticks(child.pid) is None
+    child.wait()
+    assert start_ticks(child.pid) is None

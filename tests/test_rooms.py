@@ -16,7 +16,7 @@ FILES = sorted([*(ROOT / "supervisor").rglob("*.py"), *(ROOT / "jobs").rglob("*.
 HEAVY = ("torch", "transformers", "peft", "accelerate", "datasets", "numpy", "trl", "safetensors")
 
 #: What stands beside a room may not be imported by it, unless it is named here.
-LOW = {"errors", "policy"}
+LOW = {"errors", "owner", "policy"}
 MAY_IMPORT = {
     "errors": set(),
     "policy": set(),
@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "checkpoint": LOW,
     "job": LOW,
     "report": LOW | {"journal", "lease", "owner"},
-    "worker": {"errors", "board", "checkpoint"},
+    "worker": {"errors", "owner", "board", "checkpoint"},
 }
 MAY_IMPORT["engine"] = {*MAY_IMPORT} - {"worker"}
 MAY_IMPORT["drill"] = MAY_IMPORT["engine"] | {"engine"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from supervisor.board.pages import start_ticks
+from supervisor.owner import start_ticks
 
 BOARD = "SUPERVISOR_BOARD"
 ATTEMPT = "SUPERVISOR_ATTEMPT"
@@ -67,7 +67,7 @@ def worker_environment(
         HOOKS: hooks,
         SNAPSHOT: snapshot,
         PID: str(os.getpid()),
-        TICKS: str(start_ticks(os.getpid())),
+        TICKS: str(start_ticks(os.getpid()) or 0),
         WORLD_SIZE: str(world_size),
         MARKER: f"{run_id}/{attempt}",
     }

@@ -264,20 +264,6 @@ def monotonic_s() -> float:
     return time.monotonic()
 
 
-def start_ticks(pid: int) -> int:
-    """When a process started, in clock ticks since boot; 0 if there is no such process.
-
-    With the pid this names a process for good, since pids are used again.
-
-    Source: proc(5), field 22 of /proc/PID/stat.
-    """
-    try:
-        text = Path(f"/proc/{pid}/stat").read_bytes()  # a process's name need not be UTF-8
-    except OSError:
-        return 0
-    return int(text.rpartition(b")")[2].split()[19])
-
-
 def ring(board: Path) -> None:
     """Wake the supervisor; used for rare news only. A supervisor that is gone is no error."""
     try:

@@ -15,6 +15,8 @@ from pathlib import Path
 
 from xxhash import xxh3_64_hexdigest
 
+from supervisor.owner import start_ticks
+
 PARTIAL = ".partial-"
 TRASH = ".trash-"
 
@@ -40,7 +42,7 @@ def this_writer() -> Writer:
     """This process."""
     boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8")
     place = xxh3_64_hexdigest(f"{boot}{Path('/proc/self/ns/pid').readlink()}".encode())
-    return Writer(place, os.getpid(), _started("self") or 0)
+    return Writer(place, os.getpid(), start_ticks(os.getpid()) or 0)
 
 
 def unfinished_name(prefix: str, what: str) -> str:
@@ -59,19 +61,4 @@ def is_alive(writer: Writer, here: Writer) -> bool | None:
     """Whether ``writer`` still runs; None where that cannot be known from ``here``."""
     if writer.place != here.place:
         return None
-    return _started(str(writer.pid)) == writer.started
-
-
-def _started(pid: str) -> int | None:
-    """When a process started [clock ticks since boot]; None if there is none, or only its zombie.
-
-    Source:
-        proc_pid_stat(5): the command name, in parentheses, may itself hold
-        any character, so fields are counted after the last parenthesis: state
-        is the first there, the start time the twentieth.
-    """
-    try:
-        fields = Path("/proc", pid, "stat").read_bytes().rpartition(b")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    return None if fields[0] in {b"Z", b"X"} else int(fields[19])
+    return start_ticks(writer.pid) == writer.started

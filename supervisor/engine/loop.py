@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from supervisor.board.pages import Beat, Orders, start_ticks
+from supervisor.board.pages import Beat, Orders
 from supervisor.checkpoint.sweep import sweep_partials
 from supervisor.engine.checkpoints import Checkpoints
 from supervisor.engine.commits import Committer, TornSnapshotError, write_final_from
@@ -33,6 +33,7 @@ from supervisor.job import Job, Off, Seconds, Steps
 from supervisor.journal import Journal
 from supervisor.launch.gpus import memory_held_by
 from supervisor.lease import RENEW_EVERY_S, Lease
+from supervisor.owner import start_ticks
 from supervisor.policy.causes import Cause, Verdict
 from supervisor.policy.ledger import Ledger, fold
 from supervisor.policy.lifecycle import Gang, Move, Situation, Wish, next_move
@@ -310,7 +311,7 @@ class Loop:
                 due_every=self._checkpoints.due_every,
                 taken=max(0, self._checkpoints.newest),
                 supervisor_pid=os.getpid(),
-                supervisor_ticks=start_ticks(os.getpid()),
+                supervisor_ticks=start_ticks(os.getpid()) or 0,
             )
         )
         start = self._find_start(attempt)

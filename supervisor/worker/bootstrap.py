@@ -26,7 +26,8 @@ from typing import Any
 
 from supervisor.board.environment import HOOKS, LOGS, PID, STANDBY, TICKS
 from supervisor.board.gate import GateClosedError
-from supervisor.board.pages import Phase, start_ticks
+from supervisor.board.pages import Phase
+from supervisor.owner import start_ticks
 from supervisor.worker import hooks
 from supervisor.worker.seat import Seat, WorldSizeError, seat
 from supervisor.worker.standby import stand_by
@@ -97,7 +98,7 @@ def _tie_to_supervisor(pid: int, ticks: int) -> None:
         watched = os.pidfd_open(pid)
     except ProcessLookupError:
         os._exit(1)
-    if start_ticks(pid) != ticks:
+    if (start_ticks(pid) or 0) != ticks:
         os._exit(1)  # the pid belongs to somebody else by now
 
     # The launcher is tied to the supervisor by the kernel, and this process to the launcher: a rank

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from supervisor.board.environment import ATTEMPT, BOARD, LINEAGE, WORLD_SIZE
-from supervisor.board.pages import CONTROL, Beat, Control, Orders, Reply, monotonic_s, ring, start_ticks
+from supervisor.board.pages import CONTROL, Beat, Control, Orders, Reply, monotonic_s, ring
+from supervisor.owner import start_ticks
 
 
 def supervised(environment: Mapping[str, str] | None = None) -> bool:
@@ -63,7 +64,7 @@ class Seat:
             attempt=int(environment[ATTEMPT]),
             lineage=int(environment.get(LINEAGE, "0")),
             control=Control(board / CONTROL),
-            _beat=Beat(pid=os.getpid(), start_ticks=start_ticks(os.getpid())),
+            _beat=Beat(pid=os.getpid(), start_ticks=start_ticks(os.getpid()) or 0),
         )
 
     @property

@@ -6,7 +6,7 @@ are done. A settled step counts as redone if the training program's own trace sh
 rank had settled it in an earlier life, and the next life went on from before it. The final
 adapter, the optimizer's state and the adapter after every step are compared with those of an
 undisturbed run, bit for bit. Moments are drawn from a seed; where in the program they fall
-still depends on the machine.
+still depends on the machine. In every other run a second set of workers stands by.
 
 Not shown: GPUs, several nodes, and whether it holds where nobody struck.
 
@@ -44,7 +44,7 @@ def main() -> None:
     expected = undisturbed(base / "undisturbed")
     rng, redone, different, back_s = random.Random(given.seed), [], [], []
     for number, planned in enumerate(moments(given.seed, given.kills, KINDS, given.per_run)):
-        run = fresh_run(base / str(number))
+        run = fresh_run(base / str(number), standby=number % 2 == 1)
         struck = [strike(run.start() if n == 1 else run, moment, n, rng) for n, moment in enumerate(planned, 1)]
         code = run.wait()
         starts = {r.attempt: r.time for r in run.journal("training_started")}

@@ -42,7 +42,7 @@ def main() -> None:
     expected = undisturbed(base / "undisturbed")
     lost, different, outlived_s, count = 0, [], [], 0
     for number, planned in enumerate(moments(given.seed, given.kills, KINDS, given.per_run)):
-        run = fresh_run(base / str(number), checkpoint={"every": "5 steps"})
+        run = fresh_run(base / str(number), standby=number % 2 == 1, checkpoint={"every": "5 steps"})
         run.start()
         for attempt, moment in enumerate(planned, 1):
             wiped = bool(count % 2)

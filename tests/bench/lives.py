@@ -76,9 +76,10 @@ def await_moment(run: Run, moment: Moment, attempt: int) -> None:
             time.sleep(0.02 * moment.share)
 
 
-def fresh_run(base: Path, **job: object) -> Run:
+def fresh_run(base: Path, *, standby: bool = False, **job: object) -> Run:
     """A run of its own directory."""
-    return Run(base, args=ARGS, job={"recovery": {"max_barren": 20, "grace": "15 s"}, **job})
+    launch = {"processes_per_node": 2, "standby": "on" if standby else "off"}
+    return Run(base, args=ARGS, job={"recovery": {"max_barren": 20, "grace": "15 s"}, "launch": launch, **job})
 
 
 def undisturbed(base: Path) -> tuple[dict[str, str], dict[int, str]]:

@@ -45,7 +45,7 @@ def main() -> None:
     expected = undisturbed(base / "undisturbed")
     rng, wrong, took_s = random.Random(given.seed), [], []
     for number, planned in enumerate(moments(given.seed, given.times, KINDS, given.per_run)):
-        run = fresh_run(base / str(number), checkpoint={"every": "10 steps"})
+        run = fresh_run(base / str(number), standby=number % 2 == 1, checkpoint={"every": "10 steps"})
         for moment in planned:
             run.start()
             arrange(run, moment)

@@ -9,7 +9,6 @@ from dataclasses import astuple, replace
 from pathlib import Path
 
 import pytest
-from harness import until
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -23,9 +22,7 @@ from supervisor.board.pages import (
     Phase,
     Reply,
     control_size,
-    monotonic_s,
     ring,
-    start_ticks,
 )
 
 TEXT_LIMIT = 1998  # half a page, less the version and the numbers
@@ -173,15 +170,6 @@ def test_a_reader_never_sees_half_of_a_beat_of_another_process(control: Control,
     assert writer.wait(timeout=30) == 0
     assert seen == sorted(seen)
     assert len(set(seen)) > 10  # it really looked while the other wrote
-
-
-def test_a_process_is_named_for_good_by_pid_and_start() -> None:
-    child = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)
-    ticks = start_ticks(child.pid)
-    assert ticks >= start_ticks(os.getpid()) > 0
-    child.communicate()
-    until(lambda: start_ticks(child.pid) == 0, "end of the child")
-    assert monotonic_s() <= monotonic_s()
 
 
 def test_the_bell_wakes_whoever_listens_and_is_no_error_when_nobody_does(tmp_path: Path) -> None:

@@ -17,9 +17,10 @@ from harness import until
 from worker_samples import make_board
 
 from supervisor.board.environment import PID, TICKS, WORLD_SIZE, worker_environment
-from supervisor.board.pages import Phase, start_ticks
+from supervisor.board.pages import Phase
 from supervisor.board.store import Board
 from supervisor.launch.processes import signals_blocked
+from supervisor.owner import start_ticks
 
 Start = Callable[..., subprocess.Popen[bytes]]
 

@@ -11,7 +11,8 @@ import pytest
 from worker_samples import environment, make_board
 
 from supervisor.board.environment import ATTEMPT, BOARD, RUN_ID
-from supervisor.board.pages import Orders, Phase, Reply, start_ticks
+from supervisor.board.pages import Orders, Phase, Reply
+from supervisor.owner import start_ticks
 from supervisor.worker.seat import Seat, supervised
 
 WITHOUT = """
