@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import os
 import select
-import socket
 import time
 from dataclasses import dataclass, field
 from typing import Any
 
 from supervisor.board.pages import Beat, Orders
 from supervisor.checkpoint.sweep import sweep_partials
+from supervisor.engine.allocation import Allocation
 from supervisor.engine.checkpoints import Checkpoints
 from supervisor.engine.commits import Committer, TornSnapshotError, write_final_from
+from supervisor.engine.ending import explained, leave
 from supervisor.engine.gang import Workers
 from supervisor.engine.memory import Memory
 from supervisor.engine.opening import as_mapping
@@ -32,6 +33,7 @@ from supervisor.errors import DiskError, ExitCode, OwnedError, SupervisorError, 
 from supervisor.job import Job, Off, Seconds, Steps
 from supervisor.journal import Journal
 from supervisor.launch.gpus import memory_held_by
+from supervisor.launch.slurm import incarnation
 from supervisor.lease import RENEW_EVERY_S, Lease
 from supervisor.owner import start_ticks
 from supervisor.policy.causes import Cause, Verdict
@@ -40,7 +42,6 @@ from supervisor.policy.lifecycle import Gang, Move, Situation, Wish, next_move
 from supervisor.policy.restart import Finish, GiveUp, Restart, decide
 from supervisor.policy.resume import Refuse
 from supervisor.policy.schedule import AUTO_EVERY
-from supervisor.watch.requests import forget_stop
 
 #: How long the loop sleeps when nothing happens [s]. Everything urgent wakes it.
 IDLE_S = 0.5
@@ -66,6 +67,7 @@ class Loop:
     lease: Lease
     memory: Memory
     accept_changes: bool = False
+    _allocation: Allocation = field(init=False)
     _starter: Starter = field(init=False)
     _sight: Sight = field(init=False)
     _wishes: Wishes = field(init=False)
@@ -112,6 +114,7 @@ class Loop:
         )
         self._resuming = Resuming(run_dir, self.run_id, self.memory)
         self._progress = Progress(run_dir, self.memory.board, self.world.tell)
+        self._allocation = Allocation(incarnation(self.world.environment), run_dir, self._write)
         self._starter = Starter(
             self.job,
             self.world,
@@ -131,7 +134,7 @@ class Loop:
         """
         self._write(
             "allocation_started",
-            allocation=f"{socket.gethostname()}-{os.getpid()}",
+            allocation=self._allocation.name,
             nodes=1,
             processes=self.world.processes,
             epoch=self.lease.epoch,
@@ -154,6 +157,7 @@ class Loop:
                     self._make(move)
         finally:
             self._starter.close()
+            self._allocation.close(self._state)
         self._checkpoints.committer.close(patience_s=0.0 if self._checkpoints.under_way else CLOSE_S)
         self._tell_progress(force=True)
         return self._exit
@@ -163,6 +167,8 @@ class Loop:
     def _look(self) -> None:
         now_s = time.monotonic()
         self._wishes.look(now_s)
+        if self._wishes.wish is Wish.GO_ON and self._allocation.time_is_up(time.time(), self.job.recovery.grace.s):
+            self._wishes.hand_back("the end of the allocation")
         self.memory.board.hush()
         if self._workers is not None:
             granted, refusal = self.memory.grant_wishes()
@@ -389,7 +395,7 @@ class Loop:
         assert self._workers is not None
         early = self._verdict or (Verdict(Cause.USER_ERROR, str(self._refusal), usage=True) if self._refusal else None)
         beats = self._sight.beats() if self._training else []
-        verdict = verdict_of(self._workers, self._wishes, beats, early)
+        verdict = verdict_of(self._workers, self._wishes, beats, early, explained(self._wishes, self._allocation))
         steps = [beat.step for beat in self._sight.beats()]
         whole = self.memory.common()
         step = max(whole.step if whole is not None else 0, min(steps, default=0))
@@ -438,22 +444,16 @@ class Loop:
         self._exit = ExitCode.FINISHED
 
     def _leave(self) -> None:
-        match self._wishes.wish, self._gave_up:
-            case (_, GiveUp() as gave_up):
-                assert self._verdict is not None
-                self._state = "gave_up"
-                if not gave_up.usage:
-                    self._write("run_gave_up", cause=self._verdict.cause.value, reason=gave_up.reason)
-                self._exit = ExitCode.USAGE if gave_up.usage else ExitCode.GAVE_UP
-            case (Wish.HAND_BACK, _):
-                self._state = "interrupted"
-                self._write("decision", decision="leave", delay_s=0.0, reason=f"received {self._wishes.by}")
-                self._exit = ExitCode.HANDED_BACK
-            case _:
-                self._state = "stopped"
-                self._write("run_stopped", by=self._wishes.by, step=known(self._checkpoints.newest))
-                forget_stop(self.job.run_dir)
-                self._exit = ExitCode.STOPPED
+        left = leave(
+            self.job.run_dir,
+            self._wishes,
+            self._allocation,
+            self._write,
+            gave_up=self._gave_up,
+            verdict=self._verdict,
+            committed=self._checkpoints.newest,
+        )
+        self._state, self._exit = left.state, left.code
 
     @property
     def board_is_needed(self) -> bool:

@@ -30,6 +30,7 @@ class Plan:
     """What a run would do; unknown is None.
 
     Attributes:
+        run_dir: where everything of the run lives.
         command: the launcher's argument list.
         environment: what is set on top of the supervisor's own.
         processes: ranks on this machine.
@@ -46,6 +47,7 @@ class Plan:
         board: where the board would live, and what that place can give.
     """
 
+    run_dir: str
     command: list[str]
     environment: dict[str, str]
     processes: int
@@ -134,6 +136,7 @@ def plan(job: Job) -> Plan:
     )
     every = job.checkpoint.every
     return Plan(
+        run_dir=str(job.run_dir),
         command=made.command,
         environment=made.environment,
         processes=processes,

@@ -11,7 +11,9 @@ from supervisor.policy.causes import Cause, Verdict, diagnose
 from supervisor.policy.lifecycle import Wish
 
 
-def verdict_of(workers: Workers, wishes: Wishes, beats: Sequence[Beat], early: Verdict | None) -> Verdict:
+def verdict_of(
+    workers: Workers, wishes: Wishes, beats: Sequence[Beat], early: Verdict | None, scheduler: Verdict | None
+) -> Verdict:
     """Find out why an attempt ended.
 
     Args:
@@ -19,14 +21,15 @@ def verdict_of(workers: Workers, wishes: Wishes, beats: Sequence[Beat], early: V
         wishes: what somebody outside wanted.
         beats: of ranks that had begun to train; none if they had not.
         early: what was seen while they lived, and for which they were ended.
+        scheduler: why a scheduler takes the machine back, where one does.
     """
     if workers.finished:
         return _returned(beats)
     match wishes.wish:
         case Wish.HAND_BACK:
-            return Verdict(Cause.PREEMPTED, f"the supervisor received {wishes.by}")
+            return scheduler or Verdict(Cause.PREEMPTED, f"the supervisor received {wishes.by}")
         case Wish.STOP | Wish.KILL:
-            return Verdict(Cause.USER_STOP, f"asked by {wishes.by}")
+            return scheduler or Verdict(Cause.USER_STOP, f"asked by {wishes.by}")
     return early or diagnose(workers.ends(), workers.launcher_words())
 
 

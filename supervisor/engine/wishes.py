@@ -54,9 +54,8 @@ class Wishes:
                 self._interrupt()
             elif caught is signal.SIGHUP and self.ignore_hangup:
                 continue
-            elif caught in HANDING_BACK and self.wish is Wish.GO_ON:
-                self.wish, self.by = Wish.HAND_BACK, caught.name
-                self.write("notice", kind=caught.name, grace_s=self.grace_s)
+            elif caught in HANDING_BACK:
+                self.hand_back(caught.name)
         if now_s < self._look_again_s or self.wish is not Wish.GO_ON:
             return
         self._look_again_s = now_s + _LOOK_EVERY_S
@@ -64,6 +63,17 @@ class Wishes:
         if asked_by is not None:
             self.wish, self.by = Wish.STOP, f"`supervisor stop` ({asked_by})"
             self.write("stop_asked", by=asked_by)
+
+    def hand_back(self, by: str) -> None:
+        """The machine is needed elsewhere, or will be."""
+        if self.wish is Wish.GO_ON:
+            self.wish, self.by = Wish.HAND_BACK, by
+            self.write("notice", kind=by, grace_s=self.grace_s)
+
+    def stop(self, by: str) -> None:
+        """What looked like handing back turns out to be a wish to stop."""
+        self.wish, self.by = Wish.STOP, by
+        self.write("stop_asked", by=by)
 
     def _interrupt(self) -> None:
         if self.wish is Wish.STOP:

@@ -76,10 +76,16 @@ def await_moment(run: Run, moment: Moment, attempt: int) -> None:
             time.sleep(0.02 * moment.share)
 
 
-def fresh_run(base: Path, *, standby: bool = False, **job: object) -> Run:
-    """A run of its own directory."""
+def fresh_run(base: Path, *, standby: bool = False, checkpoint: dict[str, str] | None = None) -> Run:
+    """A run of its own directory.
+
+    Every step's snapshot is asked for: `auto` takes fewer where a busy machine makes them dear,
+    and then a kill may cost the steps between two of them.
+    """
     launch = {"processes_per_node": 2, "standby": "on" if standby else "off"}
-    return Run(base, args=ARGS, job={"recovery": {"max_barren": 20, "grace": "15 s"}, "launch": launch, **job})
+    checkpoint = {"snapshot": "1 step", **(checkpoint or {})}
+    recovery = {"max_barren": 20, "grace": "15 s"}
+    return Run(base, args=ARGS, job={"recovery": recovery, "launch": launch, "checkpoint": checkpoint})
 
 
 def undisturbed(base: Path) -> tuple[dict[str, str], dict[int, str]]:

@@ -1,0 +1,78 @@
+"""Leaving: what is written down last, and what the process exits with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from supervisor.engine.allocation import Allocation
+from supervisor.engine.progress import known
+from supervisor.engine.wishes import Wishes
+from supervisor.errors import ExitCode
+from supervisor.policy.causes import Verdict
+from supervisor.policy.lifecycle import Wish
+from supervisor.policy.restart import GiveUp
+from supervisor.watch.requests import forget_stop
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """How a stay ended.
+
+    Attributes:
+        state: one of the contract's words.
+        code: to exit with.
+    """
+
+    state: str
+    code: ExitCode
+
+
+def explained(wishes: Wishes, allocation: Allocation) -> Verdict | None:
+    """Why a scheduler takes the machine back; a job that was cancelled is a wish to stop.
+
+    Returns:
+        None where there is no scheduler, or nobody wants the machine back.
+    """
+    if wishes.wish is not Wish.HAND_BACK:
+        return None
+    verdict = allocation.why(f"received {wishes.by}")
+    if allocation.cancelled:
+        wishes.stop("scancel")
+    return verdict
+
+
+def leave(
+    run_dir: Path,
+    wishes: Wishes,
+    allocation: Allocation,
+    write: Callable[..., object],
+    *,
+    gave_up: GiveUp | None,
+    verdict: Verdict | None,
+    committed: int,
+) -> Left:
+    """Leave with a run that has not finished.
+
+    Args:
+        run_dir: of the run.
+        wishes: what somebody outside wanted.
+        allocation: where this supervisor runs.
+        write: the journal's append.
+        gave_up: why nothing is tried any more.
+        verdict: that led to it.
+        committed: newest step on disk, -1 for none.
+    """
+    explained(wishes, allocation)
+    if gave_up is not None:
+        assert verdict is not None
+        if not gave_up.usage:
+            write("run_gave_up", cause=verdict.cause.value, reason=gave_up.reason)
+        return Left("gave_up", ExitCode.USAGE if gave_up.usage else ExitCode.GAVE_UP)
+    if wishes.wish is Wish.HAND_BACK:
+        write("decision", decision="leave", delay_s=0.0, reason=f"received {wishes.by}")
+        return Left("requeued" if allocation.hand_back() else "interrupted", ExitCode.HANDED_BACK)
+    write("run_stopped", by=wishes.by, step=known(committed))
+    forget_stop(run_dir)
+    return Left("stopped", ExitCode.STOPPED)
