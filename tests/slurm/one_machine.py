@@ -1,0 +1,90 @@
+"""A SLURM of the test's own, and SLURM's commands as it sees them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from harness import until
+
+SCRIPT = Path(__file__).parents[2] / "slurm" / "cluster"
+INSTALL = "apt-get install -y --no-install-recommends slurmctld slurmd slurm-client munge"
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sinfo")
+GRACE_S = 4
+#: A word in the command line of the job whose node fails.
+LOST = "98765"
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A cluster in `base`, and SLURM's commands as they see it."""
+
+    base: Path
+
+    def call(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [str(SCRIPT), "--dir", str(self.base), *arguments]
+        return subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
+
+    def do(self, *arguments: str) -> str:
+        done = self.call(*arguments)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def slurm(self, *command: str) -> str:
+        environment = {**os.environ, "SLURM_CONF": str(self.base / "slurm.conf")}
+        done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment, timeout=60)
+        assert done.returncode == 0, f"{command}: {done.stderr}"
+        return done.stdout.strip()
+
+    def submit(self, *arguments: str) -> str:
+        return self.slurm("sbatch", "--parsable", "--output=/dev/null", *arguments)
+
+    def job(self, job: str) -> str:
+        return self.slurm("scontrol", "show", "job", "-o", job)
+
+    def states(self) -> list[str]:
+        return self.slurm("sinfo", "-h", "-N", "-p", "low", "-o", "%t").split()
+
+    def empty(self) -> Cluster:
+        """Without jobs, and every node idle."""
+        for partition in ("low", "high"):
+            self.slurm("scancel", "-p", partition)
+        until(lambda: set(self.states()) == {"idle"}, "idle nodes", 60)
+        return self
+
+
+def require() -> None:
+    path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+    if any(shutil.which(program, path=path) is None for program in PROGRAMS):
+        pytest.skip(f"no SLURM here: {INSTALL}")
+    if os.getuid() != 0:
+        pytest.skip("slurm/cluster needs root")
+
+
+def processes(word: str) -> list[int]:
+    """Of this word in their command line, this program aside."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (process / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if word.encode() in words and int(process.name) != os.getpid():
+            found.append(int(process.name))
+    return found
+
+
+def left(base: Path) -> list[str]:
+    """What still runs with the cluster's slurm.conf in its environment."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if f"SLURM_CONF={base}/slurm.conf".encode() in (process / "environ").read_bytes().split(b"\0"):
+                found.append((process / "comm").read_text())
+        except OSError:
+            continue
+    return found
