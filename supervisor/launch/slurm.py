@@ -61,6 +61,7 @@ def ask(job_id: str) -> JobSeen | None:
         done = _scontrol("show", "job", "-o", job_id)
     except (OSError, subprocess.TimeoutExpired):
         return None
+    # Asked from a thread, the loop may have reaped it first, and its exit code is lost: then the text decides.
     return parse(done.stdout) if done.returncode == 0 else None
 
 
