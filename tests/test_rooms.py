@@ -27,6 +27,7 @@ MAY_IMPORT = {
     "watch": LOW,
     "launch": LOW,
     "board": LOW,
+    "link": LOW,
     "checkpoint": LOW,
     "job": LOW,
     "report": LOW | {"journal", "lease", "owner"},
