@@ -10,13 +10,13 @@ import json
 import math
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from supervisor.engine.opening import write_whole
-from supervisor.launch.slurm import Incarnation, ask, requeue
+from supervisor.launch.slurm import Incarnation, addresses, ask, requeue
 from supervisor.policy.causes import Cause, Verdict
 from supervisor.policy.scheduler import Ending, Fate, JobSeen, ending
 
@@ -49,6 +49,25 @@ class Allocation:
         self._said = False
         self.name = at.name if at is not None else f"{socket.gethostname()}-{os.getpid()}"
 
+    @property
+    def node_names(self) -> tuple[str, ...]:
+        """The allocation's nodes; none outside of a scheduler, or where it does not tell."""
+        return self._at.nodes if self._at is not None else ()
+
+    @property
+    def nodes_needed(self) -> int:
+        """How many nodes the job is to have."""
+        return max(1, len(self.node_names))
+
+    @property
+    def no_kill(self) -> bool:
+        """Whether the allocation outlives a node of its own."""
+        return self._at is not None and self._at.no_kill
+
+    def addresses(self, names: Sequence[str]) -> dict[str, str]:
+        """Where each of these nodes listens; the scheduler is asked once for all."""
+        return addresses(names) if self._at is not None else {name: name for name in names}
+
     def time_is_up(self, now_s: float, grace_s: float) -> bool:
         """Whether the allocation ends so soon that it is time to go.
 
@@ -60,7 +79,7 @@ class Allocation:
             return False
         if self._asked is None and now_s >= self._next_s:
             self._next_s = now_s + ASK_EVERY_S
-            self._asked = self._asker.submit(ask, self._at.job_id)
+            self._asked = self._asker.submit(ask, self._at.task)
         if self._asked is not None and self._asked.done():
             seen, self._asked = self._asked.result(), None
             if seen is not None:
@@ -88,7 +107,7 @@ class Allocation:
         if self._at is None:
             return None
         if self._ending is None:
-            self._ending = ending(ask(self._at.job_id), self._at.restart, received)
+            self._ending = ending(ask(self._at.task), self._at.restart, received)
         return self._ending.verdict
 
     @property
@@ -107,7 +126,7 @@ class Allocation:
             self._say("done", "the scheduler did it")
         else:
             self._say("wanted", "being asked for")
-            refused = requeue(self._at.job_id)
+            refused = requeue(self._at.task)
             if refused is not None:
                 self._say("wanted", refused)
                 return False

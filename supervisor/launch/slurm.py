@@ -1,24 +1,23 @@
 """SLURM, through `scontrol`: what is seen of our own job, and its way back into the queue.
 
-The only door to it at run time. Text forms are read, since they hold from 21.08 to 25.11,
-while the JSON ones change with each release. Nothing is asked in a loop: once at the start, for
-the real end of the allocation, and once when the end is near, to learn why.
+The only door to it at run time; what it prints is read in `launch.slurm_text`. Nothing is asked in a loop:
+once at the start, for the real end of the allocation, and once when the end is near, to learn why.
 """
 
 from __future__ import annotations
 
-import re
 import subprocess
-import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from supervisor.errors import JobError
+from supervisor.launch.slurm_text import addresses_in, expand, parse
 from supervisor.policy.scheduler import JobSeen
 
 #: slurmctld may be busy, but whoever asks has little time left [s].
 ASK_S = 5.0
-_FIELD = re.compile(r"(?:^|\s)([A-Za-z]+)=(\S*)")
-_LIMIT = re.compile(r"(?:(\d+)-)?(\d+):(\d+):(\d+)")
+#: From here on step ids are SLURM's own: a batch script's, an interactive shell's (slurm.h: SLURM_MAX_NORMAL_STEP_ID).
+OWN_STEPS = 0xFFFFFFF0
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +27,20 @@ class Incarnation:
     Attributes:
         job_id: of the job; for an array's task the task's own id.
         restart: how often it was requeued before.
+        task: how SLURM is asked for it. An array's last task has the array's own id: asked for by that,
+            all of its tasks are shown, and requeued.
+        nodes: names of the nodes that it has; none where they are not told.
+        no_kill: whether the job outlives a node of its own.
     """
 
     job_id: str
     restart: int
+    task: str = ""
+    nodes: tuple[str, ...] = ()
+    no_kill: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "task", self.task or self.job_id)
 
     @property
     def name(self) -> str:
@@ -43,16 +52,78 @@ class Incarnation:
         return f"{self.job_id}-{self.restart}"
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where in a job step this process stands: one task on each of its nodes.
+
+    Attributes:
+        node_rank: from 0; the first one leads.
+        names: of the step's nodes, in the order of their ranks.
+    """
+
+    node_rank: int
+    names: tuple[str, ...]
+
+
 def incarnation(environment: Mapping[str, str]) -> Incarnation | None:
     """The job that this process belongs to; None outside of one.
 
-    >>> incarnation({"SLURM_JOB_ID": "17"}), incarnation({"SLURM_JOB_ID": "x; rm"})
-    (Incarnation(job_id='17', restart=0), None)
+    >>> incarnation({"SLURM_JOB_ID": "17", "SLURM_ARRAY_JOB_ID": "17", "SLURM_ARRAY_TASK_ID": "4"}).task
+    '17_4'
+    >>> incarnation({"SLURM_JOB_ID": "x; rm"})
     """
-    job_id, restart = environment.get("SLURM_JOB_ID", ""), environment.get("SLURM_RESTART_COUNT", "0")
+    job_id = environment.get("SLURM_JOB_ID", "")
     if not job_id.isascii() or not job_id.isdigit():
         return None
-    return Incarnation(job_id, int(restart) if restart.isascii() and restart.isdigit() else 0)
+    try:
+        nodes = expand(environment.get("SLURM_JOB_NODELIST", ""))
+    except ValueError:
+        nodes = ()
+    # `sbatch --no-kill` leaves no trace in the job's environment; this is what makes its sruns do the same.
+    no_kill = environment.get("SLURM_NO_KILL", "") not in ("", "0", "no")
+    array, number = _number(environment, "SLURM_ARRAY_JOB_ID"), _number(environment, "SLURM_ARRAY_TASK_ID")
+    task = job_id if array is None or number is None else f"{array}_{number}"
+    return Incarnation(job_id, _number(environment, "SLURM_RESTART_COUNT") or 0, task, nodes, no_kill)
+
+
+def place(environment: Mapping[str, str]) -> Place | None:
+    """Where in a job step this process stands; None in a batch script, a shell, or outside of SLURM.
+
+    Raises:
+        JobError: the step has another number of tasks than nodes, or its nodes cannot be told.
+
+    >>> step = {"SLURM_STEP_ID": "0", "SLURM_NODEID": "1", "SLURM_NNODES": "3", "SLURM_STEP_NUM_NODES": "2"}
+    >>> place({**step, "SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NODELIST": "n[2-3]"})
+    Place(node_rank=1, names=('n2', 'n3'))
+    """
+    step, rank = _number(environment, "SLURM_STEP_ID"), _number(environment, "SLURM_NODEID")
+    if step is None or step >= OWN_STEPS or rank is None:
+        return None
+    # A step's variables stand beside the job's, which may have more nodes.
+    nodes = _number(environment, "SLURM_STEP_NUM_NODES", "SLURM_NNODES")
+    tasks = _number(environment, "SLURM_STEP_NUM_TASKS", "SLURM_NTASKS")
+    if tasks != nodes:
+        raise JobError(
+            f"the job step has {tasks} tasks on {nodes} nodes; one supervisor runs on each node",
+            "start it with `srun --ntasks-per-node=1`; it starts the node's processes itself",
+        )
+    told = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_JOB_NODELIST", "")
+    try:
+        names = expand(told)
+    except ValueError:
+        names = ()
+    if len(names) != nodes or rank >= len(names):
+        raise JobError(
+            f"SLURM_STEP_NODELIST={told} and SLURM_NODEID={rank} do not name one of {nodes} nodes",
+            "start the supervisor with `srun` and leave SLURM's variables as they are",
+        )
+    return Place(rank, names)
+
+
+def _number(environment: Mapping[str, str], *names: str) -> int | None:
+    """The first of these variables that is set, if it is a number."""
+    word = next((environment[name] for name in names if environment.get(name)), "")
+    return int(word) if word.isascii() and word.isdigit() else None
 
 
 def ask(job_id: str) -> JobSeen | None:
@@ -77,26 +148,15 @@ def requeue(job_id: str) -> str | None:
     return f"scontrol requeue: {said}"
 
 
-def parse(text: str) -> JobSeen | None:
-    """Read one line of `scontrol show job -o`; None if it is none.
-
-    >>> parse("JobId=5 JobName=a JobState=RUNNING Requeue=1 Restarts=2 TimeLimit=1-00:00:10 PreemptTime=None").limit_s
-    86410.0
-    """
-    # A job's name may hold anything, even `JobState=`; it comes first, the user's comments come last.
-    fields = dict(reversed(_FIELD.findall(text.partition(" UserId=")[2] or text)))
-    if "JobState" not in fields:
-        return None
-    restarts = fields.get("Restarts", "")
-    return JobSeen(
-        state=fields["JobState"].partition("+")[0],
-        restarts=int(restarts) if restarts.isdigit() else None,
-        may_requeue={"1": True, "0": False}.get(fields.get("Requeue", "")),
-        start_s=_time(fields.get("StartTime")),
-        end_s=_time(fields.get("EndTime")),
-        limit_s=_duration(fields.get("TimeLimit")),
-        preempted_s=_time(fields.get("PreemptTime")),
-    )
+def addresses(names: Sequence[str]) -> dict[str, str]:
+    """Where each node listens, as SLURM reaches it; a node that it says nothing of is called by its name."""
+    if not names:
+        return {}
+    try:
+        told = addresses_in(_scontrol("show", "node", "-o", ",".join(names)).stdout)
+    except (OSError, subprocess.TimeoutExpired):
+        told = {}
+    return {name: told.get(name, name) for name in names}
 
 
 def _scontrol(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -109,19 +169,3 @@ def _scontrol(*arguments: str) -> subprocess.CompletedProcess[str]:
         stdin=subprocess.DEVNULL,
         errors="replace",
     )
-
-
-def _time(word: str | None) -> float | None:
-    """SLURM prints local time without a zone."""
-    try:
-        return time.mktime(time.strptime(word or "", "%Y-%m-%dT%H:%M:%S"))
-    except (ValueError, OverflowError):
-        return None  # None, Unknown, N/A
-
-
-def _duration(word: str | None) -> float | None:
-    match = _LIMIT.fullmatch(word or "")
-    if match is None:
-        return None  # UNLIMITED, Partition_Limit
-    days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
-    return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.launch.slurm import ask, parse, requeue
+from supervisor.errors import JobError
+from supervisor.launch.slurm import Place, addresses, ask, incarnation, place, requeue
+from supervisor.launch.slurm_text import expand, parse
 from supervisor.policy.scheduler import JobSeen
 
 LINE = (
@@ -58,3 +60,68 @@ def test_a_scheduler_that_refuses_or_is_not_there_is_said(tmp_path: Path, monkey
     assert requeue("7") == "scontrol requeue: Requested operation is presently disabled for job 7"
     scontrol.write_text('#!/bin/sh\n[ "$1 $2" = "requeue 7" ]\n')
     assert requeue("7") is None
+
+
+#: What srun gave its second task on nodes 2 and 3 of a job of three nodes (22.05).
+STEP = {
+    "SLURM_JOB_ID": "7",
+    "SLURM_JOB_NODELIST": "n[1-3]",
+    "SLURM_NNODES": "2",
+    "SLURM_NTASKS": "2",
+    "SLURM_NODEID": "1",
+    "SLURM_STEP_ID": "0",
+    "SLURM_STEP_NUM_NODES": "2",
+    "SLURM_STEP_NUM_TASKS": "2",
+    "SLURM_STEP_NODELIST": "n[2-3]",
+}
+
+
+def test_a_task_knows_its_place_among_the_nodes_of_its_step() -> None:
+    assert place(STEP) == Place(1, ("n2", "n3"))
+
+
+@pytest.mark.parametrize("step", ["", "4294967291", "4294967290", "batch"])
+def test_outside_of_a_step_there_is_no_place(step: str) -> None:
+    """A batch script, the interactive shell of `salloc`, and no SLURM at all."""
+    assert place({**STEP, "SLURM_STEP_ID": step}) is None
+    assert place({}) is None
+
+
+def test_two_tasks_on_one_node_are_refused_with_the_remedy() -> None:
+    with pytest.raises(JobError, match=r"4 tasks on 2 nodes.*--ntasks-per-node=1"):
+        place({**STEP, "SLURM_STEP_NUM_TASKS": "4"})
+
+
+@pytest.mark.parametrize("told", ["n[2-3", "n[3-2]", "n2", "n[2,,3]", "n[a-b]", ",n2"])
+def test_nodes_that_cannot_be_told_are_refused(told: str) -> None:
+    with pytest.raises(JobError, match="do not name one of 2 nodes"):
+        place({**STEP, "SLURM_STEP_NODELIST": told})
+
+
+@pytest.mark.parametrize("told", ["n[1-99999]", "n[1-300]m[1-300]", "n[1-65536],m"])
+def test_a_list_longer_than_any_cluster_is_refused(told: str) -> None:
+    with pytest.raises(ValueError, match=r"is no|more than"):
+        expand(told)
+
+
+def test_a_task_of_an_array_is_asked_for_by_the_arrays_name_and_a_plain_job_by_its_own() -> None:
+    last = incarnation({**STEP, "SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "4", "SLURM_NO_KILL": "1"})
+    assert last is not None
+    assert (last.name, last.task, last.nodes, last.no_kill) == ("7-0", "7_4", ("n1", "n2", "n3"), True)
+    plain = incarnation({**STEP, "SLURM_RESTART_COUNT": "2"})
+    assert plain is not None
+    assert (plain.name, plain.task, plain.no_kill) == ("7-2", "7", False)
+
+
+def test_addresses_come_from_one_question_and_names_stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert addresses(("n1", "n2")) == {"n1": "n1", "n2": "n2"}
+    scontrol = tmp_path / "scontrol"
+    scontrol.write_text(
+        f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\n'
+        "echo 'NodeName=n1 Arch=x86_64 NodeAddr=10.0.0.1 NodeHostName=a Port=6818 OS=Linux 6 Comment=NodeAddr=x'\n"
+    )
+    scontrol.chmod(0o755)
+    assert addresses(("n1", "n2")) == {"n1": "10.0.0.1", "n2": "n2"}
+    assert (tmp_path / "asked").read_text() == "show node -o n1,n2\n"
+    assert addresses(()) == {}
