@@ -26,6 +26,15 @@ STANDBY = "SUPERVISOR_STANDBY"
 MARKER = "SUPERVISOR_MARKER"
 
 
+def marker(run_id: str, attempt: int, node: int = 0) -> str:
+    """What every process of an attempt on one node carries; nodes may be one machine, and one must not end another's.
+
+    >>> marker("r", 3), marker("r", 3, node=1)
+    ('r/3', 'r/n1/3')
+    """
+    return f"{run_id}/n{node}/{attempt}" if node else f"{run_id}/{attempt}"
+
+
 def worker_environment(
     *,
     board: Path,
@@ -40,6 +49,7 @@ def worker_environment(
     resume_from: Path | None,
     accept_changes: bool,
     standby: bool = False,
+    node: int = 0,
 ) -> dict[str, str]:
     """The variables of one attempt; the supervisor is this process.
 
@@ -56,6 +66,7 @@ def worker_environment(
         resume_from: newest intact checkpoint, for programs without our callback.
         accept_changes: whether pinned inputs may change.
         standby: whether they are to wait at the gate; what they resume from is told to them there.
+        node: number of this node.
     """
     made = {
         BOARD: str(board),
@@ -69,7 +80,7 @@ def worker_environment(
         PID: str(os.getpid()),
         TICKS: str(start_ticks(os.getpid()) or 0),
         WORLD_SIZE: str(world_size),
-        MARKER: f"{run_id}/{attempt}",
+        MARKER: marker(run_id, attempt, node),
     }
     if resume_from is not None:
         made[RESUME_FROM] = str(resume_from)

@@ -115,6 +115,7 @@ class Orders:
         drain: 1 when ranks are to wait at the beginning of the next step.
         period: snapshots are taken of the steps that it divides; 0 for none.
         due_every: a checkpoint is due at the steps that it divides; 0 if the clock decides.
+        due_at: one more step of which a checkpoint is due, 0 for none.
         taken: newest step of which a due checkpoint has been begun.
         supervisor_pid: who wrote them.
         supervisor_ticks: that process's start time.
@@ -124,14 +125,23 @@ class Orders:
     drain: int = 0
     period: int = 1
     due_every: int = 0
+    due_at: int = 0
     taken: int = 0
     supervisor_pid: int = 0
     supervisor_ticks: int = 0
 
+    def asks_for(self, step: int) -> bool:
+        """Whether a checkpoint of this step is due.
+
+        >>> [Orders(due_every=20, due_at=47).asks_for(step) for step in (40, 46, 47)]
+        [True, False, True]
+        """
+        return step == self.due_at > 0 or (self.due_every > 0 and step % self.due_every == 0)
+
 
 _BEAT = struct.Struct("<qqqqqqddddqqq")
 _REPLY = struct.Struct("<qqqqq")
-_ORDERS = struct.Struct("<qqqqqqq")
+_ORDERS = struct.Struct("<qqqqqqqq")
 _VERSION = struct.Struct("<Q")
 _TEXT_AT = _VERSION.size + _REPLY.size
 _TEXT_LIMIT = HALF - _TEXT_AT - 2

@@ -17,6 +17,8 @@ from supervisor.board.layout import SLOT_HEADER_BYTES, Image, Region, SlotHeader
 from supervisor.board.pages import PAGE
 
 Key = tuple[int, int]  # (lineage, step), which orders snapshots
+#: (lineage, step, trained, attempt): what the snapshots of two ranks share that belong together.
+Identity = tuple[int, int, int, int]
 
 
 def victim(headers: Sequence[SlotHeader | None], held: Key | None, due: Callable[[int], bool] = lambda _: False) -> int:
@@ -176,6 +178,12 @@ class Snapshot:
         """What orders snapshots: (lineage, step)."""
         return self.header.lineage, self.header.step
 
+    @property
+    def identity(self) -> Identity:
+        """What the snapshots of all ranks share that belong together."""
+        header = self.header
+        return header.lineage, header.step, header.trained, header.attempt
+
     def range_of(self, file: str) -> tuple[int, int]:
         """Offset and size of a file's bytes within the region."""
         return self.geometry.file_at(self.slot, file), dict(self.geometry.files)[file]
@@ -228,15 +236,15 @@ def newest_common(per_rank: Sequence[Sequence[Snapshot]]) -> list[Snapshot] | No
     A state at the training's end counts only if it is that on all ranks, and all ranks must
     have taken it in the same attempt: a step that is done again need not come out the same.
     """
+    return next(iter(common(per_rank)), None)
+
+
+def common(per_rank: Sequence[Sequence[Snapshot]]) -> list[list[Snapshot]]:
+    """Every snapshot that is whole on every rank, as one per rank, newest first; see `newest_common`."""
     if not per_rank:
-        return None
-    common = set.intersection(*({_identity(s) for s in one} for one in per_rank))
-    if not common:
-        return None
-    best = max(common)
-    return [next(s for s in one if _identity(s) == best) for one in per_rank]
-
-
-def _identity(snapshot: Snapshot) -> tuple[int, int, int, int]:
-    header = snapshot.header
-    return header.lineage, header.step, header.trained, header.attempt
+        return []
+    shared = set.intersection(*({s.identity for s in one} for one in per_rank))
+    return [
+        [next(s for s in one if s.identity == identity) for one in per_rank]
+        for identity in sorted(shared, reverse=True)
+    ]

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from supervisor.board.pages import Beat
-from supervisor.engine.commits import Answer, Committer, Order, sources_of
+from supervisor.engine.assembly import sources_of
+from supervisor.engine.commits import Answer, Committer, Order
 from supervisor.engine.memory import Memory, Whole
+from supervisor.engine.team import Team
 from supervisor.policy.causes import Cause
 from supervisor.policy.schedule import Period, Steps, commit_due
 
+#: How far ahead a step is named whose snapshot all nodes are to spare [s].
+AHEAD_S = 0.5
+#: A step that was named and has not come when so many later ones have is not coming: another is named.
+MISSED_STEPS = 2
+#: How long the parts of other nodes may take [s]; a node that is silent is lost before that.
+GATHER_S = 10.0
 #: A failed periodic commit is tried again after this long at the earliest [s].
 RETRY_S = 30.0
 
@@ -25,7 +32,7 @@ class Checkpoints:
     Attributes:
         run_dir: of the run.
         period: when a periodic one is due.
-        memory: where snapshots are.
+        team: all nodes; where snapshots are.
         committer: makes the commits.
         write: the journal's append.
         newest: newest step on disk, -1 for none.
@@ -37,7 +44,7 @@ class Checkpoints:
 
     run_dir: Path
     period: Period
-    memory: Memory
+    team: Team
     committer: Committer
     write: Callable[..., Any]
     newest: int = -1
@@ -45,6 +52,8 @@ class Checkpoints:
     under_way: bool = False
     began_s: float = 0.0
     failed: bool = False
+    _order: Order | None = None  # waits for the parts of other nodes
+    _aim: int = 0  # the step to come that all nodes are to spare
     _since_s: float | None = None
     _not_before_s: float = 0.0
 
@@ -70,33 +79,85 @@ class Checkpoints:
         committed = max(self.newest, 0)  # not the step resumed from: that one may be in memory only
         return commit_due(self.period, settled=settled, committed=committed, since_s=now_s - self._since_s)
 
-    def begin(self, reason: str, beats: list[Beat], now_s: float) -> None:
+    def begin(self, reason: str, now_s: float) -> None:
         """Order a commit of the newest snapshot, or of the step that was asked for if it is still there."""
-        whole = self._due_snapshot() if reason == "periodic" and self.due_every else None
-        whole = whole or self.memory.common()
+        memory = self.team.node.memory
+        whole = self._chosen(reason)
         if whole is None and reason == "final":
             self.failed = True
             detail = "training ended, but its last state is not on the board any more"
             self.write("incident", cause=Cause.STORAGE.value, detail=detail, decision="the program goes on")
             return
-        if whole is None or (whole.step <= self.newest and not whole.trained) or not self.memory.hold(whole):
+        if whole is None or (whole.step <= self.newest and not whole.trained) or not memory.hold(whole):
             return  # not there yet, or gone between the look and the hold; the next look finds the newer one
         if reason == "periodic" and not self.due(whole.step, now_s):
             return  # the step that is due has not arrived on the board yet
         if reason == "final" and self._best_loaded(whole):
             reason = "best"
-        costs = [beat.snapshot_s for beat in beats if not math.isnan(beat.snapshot_s)]
+        costs = [beat.snapshot_s for beat in self.team.beats if not math.isnan(beat.snapshot_s)]
         self.under_way, self.began_s = True, now_s
-        self.committer.submit(Order(reason, sources_of(self.memory, whole), max(costs, default=None)))
-        if self.due_every:
-            self.memory.give_orders(taken=whole.step)
+        self._order = Order(
+            reason,
+            sources_of(memory, whole),
+            max(costs, default=None),
+            world_size=self.team.world_size,
+            lost=self.team.lost_ranks,
+        )
+        self.team.gather(whole.identity)
+        self.look(now_s)
 
-    def _due_snapshot(self) -> Whole | None:
-        whole = self.memory.common(self.due_every)
-        return whole if whole is not None and whole.step > self.newest else None
+    def look(self, now_s: float) -> None:
+        """Hand a commit over once the parts of all nodes are here.
+
+        Args:
+            now_s: monotonic time [s].
+        """
+        order = self._order
+        if order is None:
+            return
+        shares = self.team.shares()
+        if shares is None and now_s - self.began_s <= GATHER_S:
+            return
+        self._order = None
+        if isinstance(shares, tuple):
+            self.committer.submit(replace(order, others=shares))
+            if self.due_every or self._aim:
+                self.team.give_orders(taken=order.step)
+            return
+        self.team.give_up_gathering()
+        self.team.node.memory.release()
+        if shares is not None and shares.again:
+            self.under_way, self._aim = False, 0  # it was overwritten meanwhile, or its node is gone: another is chosen
+            return
+        reason = shares.reason if shares is not None else f"not all nodes sent their parts within {GATHER_S:.0f} s"
+        self.take(Answer(order, None, reason), now_s, alive=True)
+
+    def _chosen(self, reason: str) -> Whole | None:
+        """The snapshot to commit; None while there is none."""
+        memory = self.team.node.memory
+        if reason != "periodic":
+            return memory.common()
+        steps = self.due_every or 1
+        due = (w for w in memory.wholes() if w.step % steps == 0 and w.step > self.newest and not w.trained)
+        if self.team.crew is None:
+            return next(due, None) or memory.common()
+        # What other nodes have whole is heard a moment later than it is so, and by then it may be overwritten.
+        # So a step to come is named, and every rank spares it until it has been taken.
+        if not self.due_every:
+            self._take_aim(memory)
+            due = (w for w in memory.wholes() if w.step == self._aim)
+        return next(due, None)
+
+    def _take_aim(self, memory: Memory) -> None:
+        newest = max((w.step for w in memory.wholes()), default=0)
+        if self._aim > self.newest and newest <= self._aim + MISSED_STEPS:
+            return
+        paces = [beat.step_s for beat in self.team.beats if beat.step_s > 0]
+        self._aim = newest + math.ceil(AHEAD_S / min(paces, default=AHEAD_S)) + 1
+        self.team.give_orders(due_at=self._aim)
 
     def _best_loaded(self, whole: Whole) -> bool:
-        text = self.memory.reader(whole.parts[0]).text(whole.parts[0]) or b""
+        text = self.team.node.memory.reader(whole.parts[0]).text(whole.parts[0]) or b""
         return b'"best_loaded":true' in text
 
     def take(self, answer: Answer, now_s: float, *, alive: bool) -> None:
@@ -133,6 +194,7 @@ class Checkpoints:
             stall_s=order.stall_s,
             write_s=answer.committed.write_s,
             reason=order.reason,
+            **({"stood_in": list(order.lost)} if order.lost else {}),
         )
         for problem in (answer.final_problem, answer.problem):
             if problem is not None:

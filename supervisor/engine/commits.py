@@ -8,135 +8,22 @@ so it works while the workers evaluate, hang, or are dead.
 from __future__ import annotations
 
 import errno
-import json
 import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from supervisor.board.slots import SlotReader, Snapshot
 from supervisor.checkpoint.commit import Committed, commit
 from supervisor.checkpoint.final import write_final
-from supervisor.checkpoint.parts import Part, part_from_bytes, part_from_range
+from supervisor.checkpoint.parts import part_from_range
 from supervisor.checkpoint.retain import NotDeleted, delete, to_delete
 from supervisor.checkpoint.verify import Intact, read_manifest
-from supervisor.engine.memory import Memory, Whole
-from supervisor.errors import DiskError
+from supervisor.engine.assembly import Share, Source, TornSnapshotError, contents
 
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json", "model.safetensors")
-
-
-class TornSnapshotError(DiskError):
-    """A slot changed or broke while it was read: nothing was committed, the next one will be."""
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """One rank's share of a snapshot, and the open reader of its region."""
-
-    reader: SlotReader
-    snapshot: Snapshot
-
-    def part(self, file: str) -> Part:
-        """One of its tensor files."""
-        offset, size = self.snapshot.range_of(file)
-        return part_from_range(file, self.snapshot.path, offset, size)
-
-
-def sources_of(memory: Memory, whole: Whole) -> tuple[Source, ...]:
-    """A snapshot's slots with the open readers of their regions, in the order of ranks."""
-    return tuple(Source(memory.reader(part), part) for part in whole.parts)
-
-
-@dataclass(frozen=True, slots=True)
-class Contents:
-    """What a checkpoint made of a snapshot consists of.
-
-    Attributes:
-        texts: the JSON files.
-        images: the tensor files, and whose slot each lies in.
-    """
-
-    texts: tuple[Part, ...]
-    images: tuple[tuple[str, Source], ...]
-
-    def parts(self) -> list[Part]:
-        """All files."""
-        return [*(source.part(name) for name, source in self.images), *self.texts]
-
-
-def contents(sources: Sequence[Source], histories: Path, run_id: str) -> Contents:
-    """Put a checkpoint's files together.
-
-    Args:
-        sources: one per rank, in the order of ranks; the first one leads.
-        histories: directory of the log histories.
-        run_id: of the run.
-
-    Raises:
-        TornSnapshotError: a JSON part does not match its checksum, or a log history is gone.
-    """
-    told = [_told(source) for source in sources]
-    shared: dict[str, Any] = dict(told[0]["shared"])
-    trainer_state, adapter_config = shared.pop("trainer_state"), shared.pop("adapter_config")
-    header = sources[0].snapshot.header
-    state = {
-        "format": 1,
-        "run_id": run_id,
-        "lineage": header.lineage,
-        "step": header.step,
-        "world_size": len(sources),
-        "trained": bool(header.trained),
-        "ranks": {str(rank): one["rank"] for rank, one in enumerate(told)},
-        **shared,
-    }
-    texts = [part_from_bytes("state.json", _json(state))]
-    if adapter_config is not None:
-        texts.append(part_from_bytes("adapter_config.json", _json(adapter_config)))
-    texts.append(_trainer_state(trainer_state, histories / f"history-{header.attempt}", header.history_bytes))
-    images = [(name, source) for source in sources for name, _ in source.snapshot.geometry.files]
-    return Contents(tuple(texts), tuple(images))
-
-
-def _told(source: Source) -> dict[str, Any]:
-    text = source.reader.text(source.snapshot)
-    if text is None:
-        raise TornSnapshotError(f"{source.snapshot.path.name} broke while it was read", "the next snapshot is taken")
-    told: dict[str, Any] = json.loads(text)
-    return told
-
-
-def _json(value: Mapping[str, Any]) -> bytes:
-    return json.dumps(value, indent=1).encode() + b"\n"
-
-
-def _trainer_state(told: Mapping[str, Any], history: Path, length: int) -> Part:
-    """trainer_state.json, its log history streamed from where it was appended row by row.
-
-    A run's whole history in one JSON takes the worker a second at 100,000 rows; so rows are
-    written once, one a line, and become a list here by turning line ends into commas.
-    """
-    head = json.dumps(told).encode()
-    assert head.endswith(b"}")
-    head = head[:-1] + (b"," if told else b"") + b'"log_history":['
-    tail = b"]}\n"
-    if length == 0:
-        return part_from_bytes("trainer_state.json", head + tail)
-    if not history.is_file() or history.stat().st_size < length:
-        raise TornSnapshotError(f"{history.name} is shorter than the snapshot says", "the next snapshot is taken")
-
-    def pieces() -> Iterator[bytes]:
-        yield head
-        rows = part_from_range("history", history, 0, length - 1)  # without the last line end
-        for piece in rows.pieces():
-            yield bytes(piece).replace(b"\n", b",")
-        yield tail
-
-    return Part("trainer_state.json", len(head) + length - 1 + len(tail), pieces)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,11 +34,17 @@ class Order:
         reason: ``periodic``, ``emergency``, ``final`` or ``best``.
         sources: the snapshot, one per rank; held until the answer.
         stall_s: what the snapshot cost training [s], None while unknown.
+        world_size: ranks in all; None for those of this node.
+        others: of ranks of other nodes.
+        lost: ranks whose own state went with their node.
     """
 
     reason: str
     sources: tuple[Source, ...]
     stall_s: float | None
+    world_size: int | None = None
+    others: tuple[Share, ...] = ()
+    lost: tuple[int, ...] = ()
 
     @property
     def step(self) -> int:
@@ -245,13 +138,20 @@ class Committer:
                     raise TornSnapshotError(f"step {order.step} was overwritten while it was read", "the next is taken")
 
         try:
-            made = contents(order.sources, self._histories, self._run_id)
+            made = contents(
+                order.sources,
+                self._histories,
+                self._run_id,
+                world_size=order.world_size,
+                others=order.others,
+                lost=order.lost,
+            )
             committed = commit(
                 self._run_dir / "checkpoints",
                 run_id=self._run_id,
                 lineage=order.lineage,
                 step=order.step,
-                world_size=len(order.sources),
+                world_size=order.world_size or len(order.sources),
                 parts=made.parts(),
                 confirm=confirm,
                 clock=time.monotonic,

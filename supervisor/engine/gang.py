@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from supervisor.launch.command import Launch
 from supervisor.launch.processes import Children, kill, marked, spawn
 from supervisor.policy.causes import RankEnd
 from supervisor.policy.lifecycle import Gang
+from supervisor.watch.ready import ready
 
 #: How long processes may take to leave after their program returned: trackers upload in that time.
 LINGER_S = 60.0
@@ -34,6 +34,7 @@ class Workers:
         logs: directory of this attempt's logs.
         beat: asks for the newest beat of a local rank.
         ranks: how many.
+        first_rank: global rank of the lowest of them.
         resource_held: asked with the pids of killed ranks; true while a device still counts
             their memory.
         children: tells how the launcher ended; shared with other workers of this process.
@@ -46,6 +47,7 @@ class Workers:
     ranks: int
     resource_held: Callable[[set[int]], bool]
     children: Children
+    first_rank: int = 0
     _launcher: int = 0
     _watched: dict[int, int] = field(default_factory=dict)  # rank -> pidfd
     _pids: set[int] = field(default_factory=set)
@@ -64,10 +66,15 @@ class Workers:
         if self.launch.config is not None:
             self.launch.config_path.write_text(self.launch.config)
         made = {**environment, **self.launch.environment}
-        process = spawn(self.launch.command, made, self.logs / "launcher.log")
+        process = spawn(self.launch.command, made, self._launcher_log)
         self._launcher = process.pid
         self.children.expect(process.pid)
         process.returncode = 0  # it is reaped here, with everything else; Popen must not wait for it too
+
+    @property
+    def _launcher_log(self) -> Path:
+        """One of each node, in a directory that they may share."""
+        return self.logs / ("launcher.log" if self.first_rank == 0 else f"launcher-{self.first_rank}.log")
 
     @property
     def fds(self) -> list[int]:
@@ -106,7 +113,7 @@ class Workers:
                     continue
                 self._watched[rank] = descriptor
         for rank, descriptor in self._watched.items():
-            if rank not in self._ended and _readable(descriptor):
+            if rank not in self._ended and ready([descriptor], 0.0):
                 self._ended[rank] = now_s
 
     def _leaving(self, now_s: float) -> Gang:
@@ -181,17 +188,18 @@ class Workers:
             if recorded is not None:
                 found.append(recorded)
             elif rank in self._ended and self.beat(rank).phase != Phase.FINISHED:
-                found.append(RankEnd(rank, self._ended[rank] + time.time() - time.monotonic()))
+                ended_s = self._ended[rank] + time.time() - time.monotonic()
+                found.append(RankEnd(self.first_rank + rank, ended_s))
         return found
 
     def _recorded(self, rank: int) -> RankEnd | None:
         try:
-            told = json.loads((self.logs / f"rank-{rank}.error.json").read_text())
+            told = json.loads((self.logs / f"rank-{self.first_rank + rank}.error.json").read_text())
         except (OSError, ValueError):
             return None
         code = told.get("exit_code")
         return RankEnd(
-            rank=rank,
+            rank=self.first_rank + rank,
             time_s=float(told.get("time", 0.0)),
             error_type=str(told.get("type")),
             bases=tuple(told.get("bases", ())),
@@ -204,13 +212,8 @@ class Workers:
         if self._launcher_status is None or self._watched or self._ended:
             return None
         try:
-            lines = (self.logs / "launcher.log").read_text(errors="replace").strip().splitlines()
+            lines = self._launcher_log.read_text(errors="replace").strip().splitlines()
         except OSError:
             lines = []
         code = os.waitstatus_to_exitcode(self._launcher_status)
         return f"exit code {code}, {lines[-1][:500]}" if lines else f"exit code {code}"
-
-
-def _readable(descriptor: int) -> bool:
-    ready, _, _ = select.select([descriptor], [], [], 0)
-    return bool(ready)

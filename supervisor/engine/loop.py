@@ -7,35 +7,39 @@ waits only in `select`; what takes long (a commit) is done on a thread.
 from __future__ import annotations
 
 import os
-import select
 import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from supervisor.board.pages import Beat, Orders
+from supervisor.board.pages import Beat
 from supervisor.checkpoint.sweep import sweep_partials
 from supervisor.engine.allocation import Allocation
+from supervisor.engine.attempt import AttemptOrder, Start
 from supervisor.engine.checkpoints import Checkpoints
-from supervisor.engine.commits import Committer, TornSnapshotError, write_final_from
+from supervisor.engine.commits import Committer
+from supervisor.engine.crew import Crew
 from supervisor.engine.ending import explained, leave
-from supervisor.engine.gang import Workers
 from supervisor.engine.memory import Memory
+from supervisor.engine.node import Node
 from supervisor.engine.opening import as_mapping
+from supervisor.engine.origin import Origin
 from supervisor.engine.predecessor import EVIDENCE, end_workers, last_settled
 from supervisor.engine.progress import Progress, known
-from supervisor.engine.resuming import Resuming, Start
+from supervisor.engine.resuming import Resuming
 from supervisor.engine.seeing import Sight
 from supervisor.engine.starting import Starter
+from supervisor.engine.team import Team
 from supervisor.engine.verdicts import verdict_of
 from supervisor.engine.wishes import Wishes
 from supervisor.engine.world import World
-from supervisor.errors import DiskError, ExitCode, OwnedError, SupervisorError, TakenOverError
+from supervisor.errors import DiskError, ExitCode, OwnedError, TakenOverError
 from supervisor.job import Job, Off, Seconds, Steps
 from supervisor.journal import Journal
+from supervisor.launch.command import Rendezvous
 from supervisor.launch.gpus import memory_held_by
+from supervisor.launch.processes import free_port
 from supervisor.launch.slurm import incarnation
 from supervisor.lease import RENEW_EVERY_S, Lease
-from supervisor.owner import start_ticks
 from supervisor.policy.causes import Cause, Verdict
 from supervisor.policy.ledger import Ledger, fold
 from supervisor.policy.lifecycle import Gang, Move, Situation, Wish, next_move
@@ -67,30 +71,26 @@ class Loop:
     lease: Lease
     memory: Memory
     accept_changes: bool = False
+    crew: Crew | None = None
     _allocation: Allocation = field(init=False)
     _starter: Starter = field(init=False)
+    _team: Team = field(init=False)
+    _origin: Origin = field(init=False)
     _sight: Sight = field(init=False)
     _wishes: Wishes = field(init=False)
     _checkpoints: Checkpoints = field(init=False)
-    _resuming: Resuming = field(init=False)
     _progress: Progress = field(init=False)
     _start: Start = field(default_factory=Start)
-    _workers: Workers | None = None
-    _gang: Gang = Gang.NONE
     _state: str = "starting"
     _ready: bool = False
     _training: bool = False
     _tidied: bool = False
-    _stood_by: bool = False  # the workers were there before their attempt began
-    _looked: bool = False  # the disk was verified since the last start
     _verdict: Verdict | None = None  # found before the attempt ended
-    _refusal: SupervisorError | None = None
     _gave_up: GiveUp | None = None
     _exit: ExitCode | None = None
     _drain_until_s: float | None = None
     _training_since_s: float = 0.0
     _launch_at_s: float = 0.0
-    _killed_at_s: float = 0.0
     _renewed_at_s: float = 0.0
 
     def __post_init__(self) -> None:
@@ -99,10 +99,21 @@ class Loop:
         self._wishes = Wishes(
             self.world.inbox, run_dir, self.job.recovery.grace.s, self.world.ignore_hangup, self._write
         )
+        self._allocation = Allocation(incarnation(self.world.environment), run_dir, self._write)
+        self._starter = Starter(
+            self.job,
+            self.world,
+            self.run_id,
+            self.memory.board.directory,
+            self.memory.board.control,
+            self._gpu_memory_held,
+        )
+        self._team = Team(Node(self.run_id, self.memory, self._starter), self.crew)
+        self.memory.elsewhere = self._team.elsewhere
         self._checkpoints = Checkpoints(
             run_dir,
             every if isinstance(every, Seconds | Steps) else AUTO_EVERY,
-            self.memory,
+            self._team,
             Committer(
                 run_dir,
                 self.run_id,
@@ -112,19 +123,10 @@ class Loop:
             ),
             self._write,
         )
-        self._resuming = Resuming(run_dir, self.run_id, self.memory)
+        resuming = Resuming(run_dir, self.run_id, self.memory)
+        self._origin = Origin(run_dir, resuming, self._checkpoints, self._write)
         self._progress = Progress(run_dir, self.memory.board, self.world.tell)
-        self._allocation = Allocation(incarnation(self.world.environment), run_dir, self._write)
-        self._starter = Starter(
-            self.job,
-            self.world,
-            self.run_id,
-            self.memory.board.directory,
-            self.memory.board.control,
-            self._gpu_memory_held,
-            self.accept_changes,
-        )
-        self._sight = Sight(self.job, self.memory, self._checkpoints, self._wishes)
+        self._sight = Sight(self.job, self.memory, self._checkpoints, self._wishes, self._team)
 
     def run(self) -> ExitCode:
         """Go on until the run is decided or taken away.
@@ -135,7 +137,7 @@ class Loop:
         self._write(
             "allocation_started",
             allocation=self._allocation.name,
-            nodes=1,
+            nodes=self.world.nodes,
             processes=self.world.processes,
             epoch=self.lease.epoch,
             pid=os.getpid(),
@@ -146,7 +148,7 @@ class Loop:
             step = last_settled(self.memory, self.job.run_dir, lost)
             self._write("attempt_ended", attempt=lost, cause=Cause.UNKNOWN.value, evidence=EVIDENCE, step=step)
         sweep_partials(self.job.run_dir / "checkpoints", sole_owner=True)
-        self._look_at_disk()
+        self._origin.look_at_disk(self.ledger)
         try:
             while self._exit is None:
                 self._look()
@@ -169,16 +171,15 @@ class Loop:
         self._wishes.look(now_s)
         if self._wishes.wish is Wish.GO_ON and self._allocation.time_is_up(time.time(), self.job.recovery.grace.s):
             self._wishes.hand_back("the end of the allocation")
-        self.memory.board.hush()
-        if self._workers is not None:
-            granted, refusal = self.memory.grant_wishes()
-            self._refusal = self._refusal or refusal
-            self._tidied = self._tidied and not granted  # a new layout leaves an old one behind
-            self._gang = self._workers.look(now_s)
-            if self._gang in (Gang.ALIVE, Gang.DONE):
-                self._look_at_beats(now_s)
+        gang = self._team.look(now_s)
+        self._hear_members()
+        if self._team.node.new_layout():
+            self._tidied = False  # it leaves an old one behind
+        if gang in (Gang.ALIVE, Gang.DONE):
+            self._look_at_beats(now_s)
+        self._checkpoints.look(now_s)
         for answer in self._checkpoints.committer.answers():
-            self._checkpoints.take(answer, now_s, alive=self._gang is Gang.ALIVE)
+            self._checkpoints.take(answer, now_s, alive=gang is Gang.ALIVE)
             self.memory.release()
         if now_s - self._renewed_at_s >= RENEW_EVERY_S:
             self._renewed_at_s = now_s
@@ -194,17 +195,16 @@ class Loop:
         try:
             self.lease.renew()
         except OwnedError as error:
-            while self._workers is not None and self._workers.look(time.monotonic()) is not Gang.GONE:
-                self._kill()
+            self._team.node.end()
             raise TakenOverError(error.problem, error.remedy) from error
         except DiskError:
             return  # nothing is known, so nothing changes; commits ask again before they count
 
     def _look_at_beats(self, now_s: float) -> None:
-        beats = self._sight.beats()
+        beats = self._team.beats
         if not self._ready and all(beat.pid for beat in beats):
             self._ready = True
-            self._write("workers_ready", pids=[beat.pid for beat in beats], stood_by=self._stood_by)
+            self._write("workers_ready", pids=[beat.pid for beat in beats], stood_by=self._team.node.stood_by)
         if not self._training and all(beat.resumed >= 0 for beat in beats):
             self._training, self._training_since_s = True, now_s
             self._training_began(beats, now_s)
@@ -212,8 +212,9 @@ class Loop:
             return
         if not self._tidied:
             self._tidy()
-        if self._gang is Gang.ALIVE and self._wishes.wish is Wish.GO_ON:
-            self._starter.stand_by(self.ledger.attempts + 1, self.ledger.lineage, beats, now_s - self._training_since_s)
+        if self._team.gang is Gang.ALIVE and self._wishes.wish is Wish.GO_ON:
+            order = self._order(self.ledger.attempts + 1, Start())
+            self._starter.stand_by(order, beats, now_s - self._training_since_s)
 
     def _training_began(self, beats: list[Beat], now_s: float) -> None:
         step = beats[0].resumed
@@ -231,22 +232,31 @@ class Loop:
 
     def _tidy(self) -> None:
         """Training has moved on from what it resumed from: let that go, unless a commit reads it."""
-        whole = self.memory.common()
+        whole = next(iter(self.memory.wholes()), None)
         if self._checkpoints.under_way or whole is None or whole.step <= self._start.step:
             return
         self._tidied = True
         self.memory.tidy(whole, self.ledger.attempts)
 
+    def _hear_members(self) -> None:
+        """What members heard from outside counts as if it had been heard here."""
+        if self.crew is None:
+            return
+        for name, host in self.crew.take_notices():
+            self._wishes.hand_back(f"{name} on {host}")
+        for host in self.crew.take_stops():
+            self._wishes.stop_once(f"SIGINT on {host}")
+        for refusal in self.crew.take_refusals():
+            self._write("incident", cause=Cause.DISCONNECTED.value, detail=refusal, decision="it was sent away")
+
     def _situation(self) -> Situation:
-        condition = self._gang
-        if condition is Gang.ALIVE and (self._refusal is not None or self._verdict is not None):
-            condition = Gang.BROKEN  # its memory was refused, or it began at the wrong step
-        workers = self._workers
+        gang = self._team.gang
+        self._verdict = self._verdict or self._team.verdict()
+        if gang is Gang.ALIVE and (self._team.node.refusal is not None or self._verdict is not None):
+            gang = Gang.BROKEN  # its memory was refused, or it began at the wrong step
         return self._sight.situation(
-            gang=condition,
+            gang=gang,
             training=self._training,
-            beats=self._sight.beats() if workers is not None else [],
-            lingers=workers is not None and workers.lingers(time.monotonic()),
             drain_until_s=self._drain_until_s,
             launch_at_s=self._launch_at_s,
             over=self._gave_up is not None or self._exit is not None,
@@ -255,17 +265,16 @@ class Loop:
     # -- waiting
 
     def _wait(self) -> None:
-        fds = [self.world.inbox.fd, self.memory.board.bell, self._checkpoints.committer.fd]
-        fds += self._workers.fds if self._workers is not None else []
+        fds = [self.world.inbox.fd, self._checkpoints.committer.fd]
         timeout_s = IDLE_S
-        if self._gang in (Gang.BROKEN, Gang.DONE) or self._drain_until_s is not None:
+        if self._team.gang in (Gang.BROKEN, Gang.DONE) or self._drain_until_s is not None:
             timeout_s = BUSY_S
-        elif self._gang is Gang.NONE:
+        elif self._team.gang is Gang.NONE:
             left_s = self._launch_at_s - time.monotonic()
             timeout_s = left_s if 0 < left_s < IDLE_S else IDLE_S
-        select.select(fds, [], [], timeout_s)
-        if self._gang is Gang.ALIVE and self._wishes.wish is Wish.GO_ON:
-            self.memory.give_orders(period=self._sight.period(self._sight.beats()))
+        self._team.wait(fds, timeout_s)
+        if self._team.gang is Gang.ALIVE and self._wishes.wish is Wish.GO_ON:
+            self._team.give_orders(period=self._sight.period(self._team.beats))
 
     # -- moves
 
@@ -275,18 +284,20 @@ class Loop:
                 self._launch()
             case Move.PAUSE:
                 self._state = "draining"
-                self.memory.give_orders(drain=1)
+                self._team.give_orders(drain=1)
                 # Before training has begun there is no step to wait for.
                 wait_s = min(DRAIN_S, self.job.recovery.grace.s) if self._training else 0.0
                 self._drain_until_s = time.monotonic() + wait_s
             case Move.COMMIT_PERIODIC | Move.COMMIT_EMERGENCY | Move.COMMIT_FINAL:
-                self._checkpoints.begin(move.value.removeprefix("commit "), self._sight.beats(), time.monotonic())
+                self._checkpoints.begin(move.value.removeprefix("commit "), time.monotonic())
             case Move.KILL:
                 self._kill()
+            case Move.MISS:
+                self._miss()
             case Move.CLOSE_ATTEMPT:
                 self._close_attempt()
             case Move.LEAVE:
-                if self._workers is not None:
+                if self._team.node.present:
                     self._close_attempt()  # killed on request: its end is known, and is written down
                 if self._exit is None:
                     self._leave()
@@ -297,69 +308,64 @@ class Loop:
         # A predecessor may have started an attempt that it could not write down.
         attempt = max(self.ledger.attempts, self.memory.board.control.orders().attempt) + 1
         self._ready = self._training = self._tidied = False
-        self._verdict = self._refusal = None
+        self._verdict = None
         self._checkpoints.failed = False
         self._state = "starting"
         try:
             self._start_attempt(attempt)
         except OSError as error:
-            self._write("attempt_started", attempt=attempt, world_size=self.world.processes, source="fresh")
+            self._write("attempt_started", attempt=attempt, world_size=self.world.world_size, source="fresh")
             verdict = Verdict(Cause.CRASHED, f"the attempt could not be started: {error}")
             self._write("attempt_ended", cause=verdict.cause.value, evidence=verdict.evidence, step=None)
-            self._workers, self._gang = None, Gang.NONE
+            self._team.close_attempt()
             self._decide(verdict)
 
     def _start_attempt(self, attempt: int) -> None:
-        self.memory.begin_attempt(
-            Orders(
-                attempt=attempt,
-                period=self._sight.period([]),
-                due_every=self._checkpoints.due_every,
-                taken=max(0, self._checkpoints.newest),
-                supervisor_pid=os.getpid(),
-                supervisor_ticks=start_ticks(os.getpid()) or 0,
-            )
+        start = self._origin.find(
+            self.ledger, self.world.world_size, lambda start: self._team.node.prepare(self._order(attempt, start))
         )
-        start = self._find_start(attempt)
-        if start is None:
+        if isinstance(start, Refuse):
+            self._refuse(start)
             return
         self._start = start
-        self._secure_final(start)
         self._write(
             "attempt_started",
             attempt=attempt,
-            world_size=self.world.processes,
+            world_size=self.world.world_size,
             resume_step=None if start.source == "fresh" else start.step,
             source=start.source,
             lineage=self.ledger.lineage,
         )
-        workers, self._stood_by = self._starter.start(attempt, self.ledger.lineage, start.checkpoint)
-        self._workers, self._gang, self._looked = workers, Gang.ALIVE, False
+        self._team.begin(
+            self._order(attempt, start),
+            period=self._sight.period([]),
+            due_every=self._checkpoints.due_every,
+            taken=max(0, self._checkpoints.newest),
+        )
 
-    def _look_at_disk(self) -> None:
-        """Verify what is on disk; say what is torn, and what cannot be read or is gone."""
-        self._looked = True
-        disk = self._resuming.look(self.ledger, time.time)
-        for name, step, reason in disk.rejected:
-            self._write("checkpoint_rejected", path=f"checkpoints/{name}", step=step, reason=reason)
-        for problem in disk.unreadable:
-            self._write("incident", cause=Cause.STORAGE.value, detail=problem, decision="it stays where it is")
-        self._checkpoints.newest = disk.newest.step if disk.newest is not None else -1
+    def _order(self, attempt: int, start: Start) -> AttemptOrder:
+        return AttemptOrder(
+            number=attempt,
+            lineage=self.ledger.lineage,
+            rendezvous=Rendezvous(self.world.host, free_port(self.world.host), self.world.nodes),
+            processes=self.world.processes,
+            start=start,
+            accept_changes=self.accept_changes,
+        )
 
-    def _find_start(self, attempt: int) -> Start | None:
-        """What the attempt goes on from; None if there is nothing left to go on from."""
-        while True:
-            if not self._looked and self._resuming.board_is_behind(self._checkpoints.newest):
-                self._look_at_disk()
-            chosen = self._resuming.choose(self.ledger, self.world.processes)
-            if isinstance(chosen, Refuse):
-                self._refuse(chosen)
-                return None
-            try:
-                return self._resuming.point_at(chosen, attempt)
-            except TornSnapshotError as error:
-                self._incident(Verdict(Cause.BAD_CHECKPOINT, str(error)), "the next older state is tried")
-                self._resuming.pass_over()
+    def _miss(self) -> None:
+        """A node has been waited for long enough: another allocation may have better ones."""
+        assert self.crew is not None
+        missing = ", ".join(self.crew.missing())
+        if not self._team.was_complete:
+            verdict = Verdict(Cause.NODE_LOST, f"{missing} did not join")
+            self._write("attempt_started", attempt=self.ledger.attempts + 1, world_size=self.world.world_size)
+            self._write("attempt_ended", cause=verdict.cause.value, evidence=verdict.evidence, step=None)
+            decision = decide(verdict, self.ledger, self.job.recovery.max_barren)
+            if isinstance(decision, GiveUp):
+                self._give_up(verdict, decision)
+                return
+        self._wishes.hand_back(f"the loss of {missing}")
 
     def _refuse(self, refused: Refuse) -> None:
         verdict = Verdict(Cause.BAD_CHECKPOINT, refused.reason)
@@ -370,43 +376,37 @@ class Loop:
         else:
             self._give_up(verdict, GiveUp(f"bad_checkpoint: {refused.reason}"))
 
-    def _secure_final(self, start: Start) -> None:
-        """Training had ended before: its end counts as secured once the final adapter is there, too."""
-        checkpoint = self.job.run_dir / "checkpoints" / f"checkpoint-{start.step}"
-        on_disk = start.trained and self._checkpoints.newest >= start.step
-        if on_disk and not (self.job.run_dir / "final").is_dir():
-            write_final_from(checkpoint, self.job.run_dir)
-        self._checkpoints.trained = on_disk
-
     def _kill(self) -> None:
-        assert self._workers is not None
-        self._killed_at_s = self._killed_at_s or time.monotonic()
-        self._workers.kill()
-        if self._workers.look(time.monotonic()) is not Gang.GONE:
+        self._team.kill()
+        if self._team.gang is not Gang.GONE:
             time.sleep(BUSY_S)
 
     def _gpu_memory_held(self, pids: set[int]) -> bool:
         leaving = self._wishes.wish is not Wish.GO_ON
-        if self.world.gpus is None or leaving or time.monotonic() - self._killed_at_s > GPU_MEMORY_S:
+        if self.world.gpus is None or leaving or time.monotonic() - self._team.node.killed_at_s > GPU_MEMORY_S:
             return False
         return memory_held_by(pids)
 
     def _close_attempt(self) -> None:
-        assert self._workers is not None
-        early = self._verdict or (Verdict(Cause.USER_ERROR, str(self._refusal), usage=True) if self._refusal else None)
-        beats = self._sight.beats() if self._training else []
-        verdict = verdict_of(self._workers, self._wishes, beats, early, explained(self._wishes, self._allocation))
-        steps = [beat.step for beat in self._sight.beats()]
+        refusal = self._team.node.refusal
+        early = self._verdict or (Verdict(Cause.USER_ERROR, str(refusal), usage=True) if refusal else None)
+        beats = self._team.beats
+        verdict = verdict_of(
+            self._team.testimony(),
+            self._wishes,
+            beats if self._training else [],
+            early,
+            explained(self._wishes, self._allocation),
+        )
         whole = self.memory.common()
-        step = max(whole.step if whole is not None else 0, min(steps, default=0))
+        step = max(whole.step if whole is not None else 0, min((beat.step for beat in beats), default=0))
         # At step 0 nothing has been settled: such an attempt bore nothing.
         self._write(
             "attempt_ended", cause=verdict.cause.value, evidence=verdict.evidence, step=step if step > 0 else None
         )
-        self._workers.close()
-        self._workers, self._gang, self._killed_at_s = None, Gang.NONE, 0.0
+        self._team.close_attempt()
         self._drain_until_s = None
-        self.memory.give_orders(drain=0)
+        self._team.give_orders(drain=0)
         if self._wishes.wish is Wish.GO_ON or verdict.cause is Cause.FINISHED:
             self._decide(verdict)
 
@@ -458,7 +458,7 @@ class Loop:
     @property
     def board_is_needed(self) -> bool:
         """Whether memory holds a newer state than the disk, which a successor should find."""
-        whole = self.memory.common()
+        whole = next(iter(self.memory.wholes()), None)
         if whole is None:
             return False
         return whole.step > self._checkpoints.newest or (whole.trained and not self._checkpoints.trained)
@@ -472,7 +472,7 @@ class Loop:
 
     def _tell_progress(self, *, force: bool = False) -> None:
         self._progress.tell(
-            self._sight.beats() if self._workers is not None else None,
+            self._team.beats if self._team.node.present else None,
             self._state,
             self.ledger.attempts,
             now_s=time.monotonic(),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from supervisor.board.pages import Orders, Reply
-from supervisor.board.slots import Key, SlotReader, Snapshot, newest_common
+from supervisor.board.slots import Identity, Key, SlotReader, Snapshot, common, newest_common
 from supervisor.board.store import Board
 from supervisor.errors import SupervisorError
 
@@ -29,6 +29,11 @@ class Whole:
         return self.parts[0].key
 
     @property
+    def identity(self) -> Identity:
+        """What it shares with the same snapshot of other nodes."""
+        return self.parts[0].identity
+
+    @property
     def step(self) -> int:
         """Settled steps it holds."""
         return self.parts[0].header.step
@@ -46,10 +51,12 @@ class Memory:
     Attributes:
         board: the files.
         admit: asked before memory is granted, with the size of the region; raises to refuse.
+        elsewhere: asks whether a snapshot is whole on the other nodes, too; on one node it always is.
     """
 
     board: Board
     admit: Callable[[int], None]
+    elsewhere: Callable[[Identity], bool] = lambda _identity: True
     _readers: dict[Path, SlotReader] = field(default_factory=dict)
     _replies: list[Reply] = field(default_factory=list)
     _orders: Orders = field(default_factory=Orders)
@@ -116,18 +123,14 @@ class Memory:
 
     # -- snapshots
 
-    def common(self, every: int = 1) -> Whole | None:
-        """The newest snapshot that is whole on every rank.
+    def common(self) -> Whole | None:
+        """The newest snapshot that is whole on every rank of every node."""
+        return next((whole for whole in self.wholes() if self.elsewhere(whole.identity)), None)
 
-        Args:
-            every: only steps that it divides count.
-        """
-        per_rank = [
-            [s for s in self._snapshots(rank) if s.header.step % every == 0 and s.key not in self._passed_over]
-            for rank in self.ranks
-        ]
-        found = newest_common(per_rank)
-        return Whole(tuple(found)) if found else None
+    def wholes(self) -> list[Whole]:
+        """Every snapshot that is whole on every rank of this node, newest first."""
+        per_rank = [[s for s in self._snapshots(rank) if s.key not in self._passed_over] for rank in self.ranks]
+        return [Whole(tuple(parts)) for parts in common(per_rank)]
 
     def pass_over(self, key: Key) -> None:
         """Count a snapshot as torn from now on: its bytes could not be read."""

@@ -12,13 +12,16 @@ from typing import Any
 from supervisor.board.store import PREFIX, human_bytes, left_behind
 from supervisor.checkpoint.inventory import Found, newest_intact
 from supervisor.checkpoint.verify import Intact
+from supervisor.engine.attempt import AttemptOrder, Start
 from supervisor.engine.memory import peek
 from supervisor.engine.opening import Terms, check_terms, history, is_done
 from supervisor.engine.resuming import torn_ones
 from supervisor.engine.running import board_roots, count_processes, room, spare_bytes
 from supervisor.engine.world import World, attempt_command
 from supervisor.job import Job, Steps, check_program
+from supervisor.launch.command import Rendezvous
 from supervisor.launch.gpus import visible_gpus
+from supervisor.launch.processes import free_port
 from supervisor.policy.ledger import Ledger
 from supervisor.policy.resume import Candidate, FromCandidate, Refuse, choose
 from supervisor.policy.schedule import AUTO_EVERY
@@ -126,13 +129,16 @@ def plan(job: Job) -> Plan:
             tell=lambda _word, _facts: None,
             spare_bytes=spare_bytes,
         ),
+        AttemptOrder(
+            number=attempt,
+            lineage=ledger.lineage,
+            rendezvous=Rendezvous("127.0.0.1", free_port()),
+            processes=processes,
+            start=Start(checkpoint=found.path if found is not None else None),
+        ),
         board=board_roots()[0] / name,
         run_id=ledger.run_id or "<run id>",
-        attempt=attempt,
-        lineage=ledger.lineage,
         logs=job.run_dir / "logs" / f"attempt-{attempt}",
-        resume_from=found.path if found is not None else None,
-        accept_changes=False,
     )
     every = job.checkpoint.every
     return Plan(

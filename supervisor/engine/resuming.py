@@ -11,7 +11,8 @@ from pathlib import Path
 from supervisor.checkpoint.aside import set_aside
 from supervisor.checkpoint.inventory import Found, newest_intact
 from supervisor.checkpoint.verify import Foreign, Intact, Torn
-from supervisor.engine.commits import Contents, contents, sources_of
+from supervisor.engine.assembly import Contents, TornSnapshotError, contents, sources_of
+from supervisor.engine.attempt import AttemptOrder, Start
 from supervisor.engine.memory import Memory, Whole
 from supervisor.errors import JobError
 from supervisor.policy.ledger import Ledger
@@ -122,21 +123,25 @@ def _note(directory: Path, source: str, step: int, parts: object) -> None:
     partial.rename(directory / "resume.json")
 
 
-@dataclass(frozen=True, slots=True)
-class Start:
-    """What an attempt goes on from.
+def leave_note(memory: Memory, run_id: str, order: AttemptOrder) -> None:
+    """Tell the workers of this node what they go on from, by a note on the board.
 
-    Attributes:
-        step: settled steps there.
-        source: ``fresh``, ``snapshot`` or ``checkpoint``.
-        checkpoint: its path, for programs that resume by themselves.
-        trained: training had reached its end there.
+    Raises:
+        TornSnapshotError: the snapshot that was chosen is not there any more, or not whole.
+        OSError: the note, or the checkpoint, could not be handled.
     """
-
-    step: int = 0
-    source: str = "fresh"
-    checkpoint: Path | None = None
-    trained: bool = False
+    directory = memory.board.directory / f"resume-{order.number}"
+    shutil.rmtree(directory, ignore_errors=True)
+    start = order.start
+    if start.checkpoint is not None and start.source == "checkpoint":
+        note_checkpoint(directory, start.checkpoint, start.step)
+    elif start.source == "snapshot":
+        whole = next((one for one in memory.wholes() if one.identity == start.identity), None)
+        if whole is None:
+            raise TornSnapshotError(f"the snapshot of step {start.step} is not whole here", "another is chosen")
+        sources = sources_of(memory, whole, order.first_rank)
+        made = contents(sources, memory.board.directory, run_id, world_size=order.world_size)
+        note_snapshot(directory, made, start.step)
 
 
 @dataclass(slots=True)
@@ -197,17 +202,12 @@ class Resuming:
             f"set `launch.processes_per_node: {size}`",
         )
 
-    def point_at(self, chosen: FromCandidate | Fresh, attempt: int) -> Start:
-        """Leave the workers the note of what to go on from."""
-        directory = self.memory.board.directory / f"resume-{attempt}"
-        shutil.rmtree(directory, ignore_errors=True)
+    def start(self, chosen: FromCandidate | Fresh) -> Start:
+        """The choice, as an attempt is told of it."""
         if isinstance(chosen, Fresh):
             return Start()
         candidate = chosen.candidate
         if candidate.source == "checkpoint":
-            note_checkpoint(directory, Path(candidate.where), candidate.step)
             return Start(candidate.step, "checkpoint", Path(candidate.where), self.disk.trained)
         assert self._whole is not None
-        sources = sources_of(self.memory, self._whole)
-        note_snapshot(directory, contents(sources, self.memory.board.directory, self.run_id), candidate.step)
-        return Start(candidate.step, "snapshot", trained=self._whole.trained)
+        return Start(candidate.step, "snapshot", trained=self._whole.trained, identity=self._whole.identity)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from supervisor.board.pages import Beat, Phase, Trained
 from supervisor.engine.checkpoints import Checkpoints
 from supervisor.engine.memory import Memory
+from supervisor.engine.team import Team
 from supervisor.engine.wishes import Wishes
 from supervisor.job import Job, Off, Steps
 from supervisor.policy.lifecycle import Gang, Situation, Wish
@@ -26,16 +27,14 @@ class Sight:
         memory: its board.
         checkpoints: what is on disk and on its way.
         wishes: what somebody outside wants.
+        team: all nodes.
     """
 
     job: Job
     memory: Memory
     checkpoints: Checkpoints
     wishes: Wishes
-
-    def beats(self) -> list[Beat]:
-        """The newest beat of every local rank."""
-        return [self.memory.board.control.beat(rank) for rank in self.memory.ranks]
+    team: Team
 
     def period(self, beats: list[Beat]) -> int:
         """Snapshots are taken of the steps that it divides; 0 for none."""
@@ -51,8 +50,6 @@ class Sight:
         *,
         gang: Gang,
         training: bool,
-        beats: list[Beat],
-        lingers: bool,
         drain_until_s: float | None,
         launch_at_s: float,
         over: bool,
@@ -62,13 +59,12 @@ class Sight:
         Args:
             gang: the workers.
             training: whether this attempt's training has begun.
-            beats: of all ranks; none while no attempt is under way.
-            lingers: processes of a finished gang stay longer than they should.
             drain_until_s: monotonic time until which a drain waits [s]; None without one.
             launch_at_s: monotonic time of the next launch [s].
             over: the run is decided.
         """
         now_s = time.monotonic()
+        beats = self.team.beats if self.team.node.present else []
         settled = self._settled(gang, beats if training else [])
         return Situation(
             gang=gang,
@@ -76,7 +72,7 @@ class Sight:
             paused=drain_until_s is not None,
             all_paused=bool(beats) and all(beat.phase in (Phase.PAUSED, Phase.FINISHED) for beat in beats),
             drain_over=drain_until_s is not None and now_s >= drain_until_s,
-            done_too_long=lingers,
+            done_too_long=self.team.lingers,
             settled=settled,
             committed=self.checkpoints.newest,
             trained=self._trained(beats, over=over),
@@ -86,6 +82,8 @@ class Sight:
             periodic_due=self.checkpoints.due(settled if training else -1, now_s),
             launch_due=now_s >= launch_at_s,
             over=over,
+            lost=self.team.lost,
+            attendance=self.team.attendance_now(),
         )
 
     def _committing(self, now_s: float) -> bool:

@@ -15,8 +15,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from supervisor.board.environment import marker
 from supervisor.board.gate import Gate
 from supervisor.board.pages import Beat, Control
+from supervisor.engine.attempt import AttemptOrder
 from supervisor.engine.gang import Workers
 from supervisor.engine.world import World, attempt_command
 from supervisor.job import Job
@@ -36,8 +38,7 @@ _PAUSE_S = 0.01
 
 @dataclass(slots=True)
 class _Standby:
-    attempt: int
-    lineage: int
+    order: AttemptOrder
     workers: Workers
     gate: Gate
 
@@ -53,7 +54,6 @@ class Starter:
         board: the board's directory.
         control: its control file.
         resource_held: asked with the pids of killed ranks.
-        accept_changes: whether pinned inputs may change.
     """
 
     job: Job
@@ -62,19 +62,13 @@ class Starter:
     board: Path
     control: Control
     resource_held: Callable[[set[int]], bool]
-    accept_changes: bool
     _children: Children = field(default_factory=Children)
     _standby: _Standby | None = None
     _tried: int = 0  # the last attempt that workers were to stand by for
     _opened: Gate | None = None
 
-    def start(self, attempt: int, lineage: int, resume_from: Path | None) -> tuple[Workers, bool]:
-        """Start an attempt.
-
-        Args:
-            attempt: its number.
-            lineage: of the run.
-            resume_from: newest intact checkpoint, for programs without our callback.
+    def start(self, order: AttemptOrder) -> tuple[Workers, bool]:
+        """Start this node's part in an attempt.
 
         Returns:
             Its workers, and whether they had stood by.
@@ -83,33 +77,36 @@ class Starter:
             OSError: the launcher could not be started.
         """
         self._forget_gate()
-        ready = self._standby
-        if ready is not None and (ready.attempt, ready.lineage) == (attempt, lineage) and not ready.workers.left:
+        ready, wanted = self._standby, (order.number, order.lineage)
+        if ready is not None and (ready.order.number, ready.order.lineage) == wanted and not ready.workers.left:
             self._standby, self._opened = None, ready.gate
-            ready.gate.open(resume_from=None if resume_from is None else str(resume_from))
+            checkpoint = order.start.checkpoint
+            ready.gate.open(resume_from=None if checkpoint is None else str(checkpoint))
             return ready.workers, True
         self.discard()
-        workers = self._workers(attempt, lineage, resume_from, standby=False)
+        workers = self._workers(order, standby=False)
         workers.start(self.world.environment)
         return workers, False
 
-    def stand_by(self, attempt: int, lineage: int, beats: Sequence[Beat], trained_s: float) -> None:
+    def stand_by(self, order: AttemptOrder, beats: Sequence[Beat], trained_s: float) -> None:
         """Start the workers of the next attempt, if the job wants that and now is a time for it.
 
+        On several nodes none stand by: theirs would have to wait at the same rendezvous, and one that
+        is gone takes the others along.
+
         Args:
-            attempt: that they are to be.
-            lineage: of the run.
+            order: of that attempt; what it starts from is not known yet, and told at the gate.
             beats: of the attempt that trains.
             trained_s: how long it has [s].
         """
-        if attempt == self._tried or not self._due(beats, trained_s):
+        if self.world.nodes > 1 or order.number == self._tried or not self._due(beats, trained_s):
             return
-        self._tried = attempt
+        self._tried = order.number
         self.discard()
         try:
-            workers = self._workers(attempt, lineage, None, standby=True)
-            gate = Gate(self.board, attempt, self.world.processes)
-            self._standby = _Standby(attempt, lineage, workers, gate)
+            workers = self._workers(order, standby=True)
+            gate = Gate(self.board, order.number, self.world.processes)
+            self._standby = _Standby(order, workers, gate)
             workers.start(self.world.environment)
         except OSError:
             self.discard()  # the next attempt meets the same trouble, and tells it
@@ -146,26 +143,18 @@ class Starter:
             self._opened.remove()
             self._opened = None
 
-    def _workers(self, attempt: int, lineage: int, resume_from: Path | None, *, standby: bool) -> Workers:
-        logs = self.job.run_dir / "logs" / f"attempt-{attempt}"
+    def _workers(self, order: AttemptOrder, *, standby: bool) -> Workers:
+        logs = self.job.run_dir / "logs" / f"attempt-{order.number}"
         logs.mkdir(mode=0o700, parents=True, exist_ok=True)
         return Workers(
             attempt_command(
-                self.job,
-                self.world,
-                board=self.board,
-                run_id=self.run_id,
-                attempt=attempt,
-                lineage=lineage,
-                logs=logs,
-                resume_from=resume_from,
-                accept_changes=self.accept_changes,
-                standby=standby,
+                self.job, self.world, order, board=self.board, run_id=self.run_id, logs=logs, standby=standby
             ),
-            marker=f"{self.run_id}/{attempt}",
+            marker=marker(self.run_id, order.number, self.world.node),
             logs=logs,
             beat=self.control.beat,
             ranks=self.world.processes,
+            first_rank=order.first_rank,
             resource_held=self.resource_held,
             children=self._children,
         )

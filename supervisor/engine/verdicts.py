@@ -5,32 +5,32 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from supervisor.board.pages import Beat
-from supervisor.engine.gang import Workers
+from supervisor.engine.node import Testimony
 from supervisor.engine.wishes import Wishes
 from supervisor.policy.causes import Cause, Verdict, diagnose
 from supervisor.policy.lifecycle import Wish
 
 
 def verdict_of(
-    workers: Workers, wishes: Wishes, beats: Sequence[Beat], early: Verdict | None, scheduler: Verdict | None
+    testimony: Testimony, wishes: Wishes, beats: Sequence[Beat], early: Verdict | None, scheduler: Verdict | None
 ) -> Verdict:
     """Find out why an attempt ended.
 
     Args:
-        workers: of the attempt; none of them lives.
+        testimony: what the workers of all nodes left; none of them lives.
         wishes: what somebody outside wanted.
         beats: of ranks that had begun to train; none if they had not.
         early: what was seen while they lived, and for which they were ended.
         scheduler: why a scheduler takes the machine back, where one does.
     """
-    if workers.finished:
+    if testimony.finished:
         return _returned(beats)
     match wishes.wish:
         case Wish.HAND_BACK:
             return scheduler or Verdict(Cause.PREEMPTED, f"the supervisor received {wishes.by}")
         case Wish.STOP | Wish.KILL:
             return scheduler or Verdict(Cause.USER_STOP, f"asked by {wishes.by}")
-    return early or diagnose(workers.ends(), workers.launcher_words())
+    return early or diagnose(testimony.ends, testimony.launcher)
 
 
 def _returned(beats: Sequence[Beat]) -> Verdict:

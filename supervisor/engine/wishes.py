@@ -75,6 +75,11 @@ class Wishes:
         self.wish, self.by = Wish.STOP, by
         self.write("stop_asked", by=by)
 
+    def stop_once(self, by: str) -> None:
+        """Somebody asked for a stop on another node, where the same Ctrl-C may have been heard as here."""
+        if self.wish is Wish.GO_ON:
+            self.stop(by)
+
     def _interrupt(self) -> None:
         if self.wish is Wish.STOP:
             self.wish, self.by = Wish.KILL, "Ctrl-C, twice"

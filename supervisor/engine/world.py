@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from supervisor.board.environment import worker_environment
+from supervisor.engine.attempt import AttemptOrder
 from supervisor.job import Job, is_ours, program_argv
 from supervisor.launch.command import Launch, launch
-from supervisor.launch.processes import free_port
 from supervisor.watch.signals import Inbox
 
 
@@ -26,6 +26,9 @@ class World:
         tell: shown every change: a word and its facts; for people, never needed.
         spare_bytes: asks how much memory the machine and this process's limits can still give.
         ignore_hangup: the run outlives its terminal, or has none.
+        node: number of this machine among those that take part, from 0.
+        nodes: how many do.
+        host: address at which the others reach the first one.
     """
 
     processes: int
@@ -35,19 +38,24 @@ class World:
     tell: Callable[[str, Mapping[str, Any]], None]
     spare_bytes: Callable[[], int]
     ignore_hangup: bool = False
+    node: int = 0
+    nodes: int = 1
+    host: str = "127.0.0.1"
+
+    @property
+    def world_size(self) -> int:
+        """Ranks in all."""
+        return self.processes * self.nodes
 
 
 def attempt_command(
     job: Job,
     world: World,
+    order: AttemptOrder,
     *,
     board: Path,
     run_id: str,
-    attempt: int,
-    lineage: int,
     logs: Path,
-    resume_from: Path | None,
-    accept_changes: bool,
     standby: bool = False,
 ) -> Launch:
     """How an attempt is started; `plan` prints it and nothing else is run."""
@@ -55,23 +63,24 @@ def attempt_command(
         board=board,
         run_dir=job.run_dir,
         run_id=run_id,
-        attempt=attempt,
-        lineage=lineage,
+        attempt=order.number,
+        lineage=order.lineage,
         logs=logs,
         hooks=job.hooks,
         snapshot=str(job.checkpoint.snapshot),
-        world_size=world.processes,
-        resume_from=resume_from,
-        accept_changes=accept_changes,
+        world_size=order.world_size,
+        resume_from=order.start.checkpoint,
+        accept_changes=order.accept_changes,
         standby=standby,
+        node=world.node,
     )
     return launch(
-        processes=world.processes,
-        port=free_port(),
+        processes=order.processes,
+        rendezvous=order.rendezvous,
         program=job.program,
         arguments=[str(job.run_dir / "job.yaml")] if is_ours(job.program) else program_argv(job),
         options=job.launch.accelerate,
-        config_path=logs / "accelerate.yaml",
+        config_path=logs / (f"accelerate-{world.node}.yaml" if world.node else "accelerate.yaml"),
         environment={**job.env, **environment},
         visible_gpus=world.gpus,
     )

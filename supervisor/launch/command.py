@@ -11,6 +11,23 @@ from typing import Any
 BOOTSTRAP = "supervisor.worker.bootstrap"
 
 
+@dataclass(frozen=True, slots=True)
+class Rendezvous:
+    """Where the ranks of all nodes meet, and as which node this one comes.
+
+    Attributes:
+        host: address of the first node, as the others reach it.
+        port: that its launcher is to listen on.
+        nodes: how many take part.
+        node: number of this one, from 0.
+    """
+
+    host: str
+    port: int
+    nodes: int = 1
+    node: int = 0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Launch:
     """One call of `accelerate launch`.
@@ -31,7 +48,7 @@ class Launch:
 def launch(
     *,
     processes: int,
-    port: int,
+    rendezvous: Rendezvous,
     program: str,
     arguments: Sequence[str],
     options: Mapping[str, Any],
@@ -39,7 +56,7 @@ def launch(
     environment: Mapping[str, str],
     visible_gpus: Sequence[str] | None,
 ) -> Launch:
-    """Build the call that starts one attempt on this machine.
+    """Build the call that starts this machine's part in one attempt.
 
     A configuration is always generated and named: without one accelerate reads the user's own
     default. One process never sees more than one GPU, else it would become `DataParallel`.
@@ -47,7 +64,7 @@ def launch(
 
     Args:
         processes: ranks on this machine.
-        port: for the rendezvous.
+        rendezvous: with the ranks of other nodes; there are as many of them on each.
         program: module or path of a .py file.
         arguments: of the program.
         options: of `accelerate launch`, as in the job file.
@@ -64,10 +81,14 @@ def launch(
     own_config = options.get("config_file")
     chosen = Path(str(own_config)) if own_config else config_path
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(chosen)]
-    command += ["--num_machines", "1", "--machine_rank", "0", "--num_processes", str(processes)]
-    if processes > 1:
+    total = processes * rendezvous.nodes
+    command += ["--num_machines", str(rendezvous.nodes), "--machine_rank", str(rendezvous.node)]
+    command += ["--num_processes", str(total)]
+    if total > 1:
         # One brain decides about restarts, and it is not torch's agent.
-        command += ["--multi_gpu", "--main_process_port", str(port), "--max_restarts", "0"]
+        command += ["--multi_gpu", "--main_process_port", str(rendezvous.port), "--max_restarts", "0"]
+    if rendezvous.nodes > 1:
+        command += ["--main_process_ip", rendezvous.host, "--rdzv_backend", "static"]
     command += flags({k: v for k, v in options.items() if k != "config_file"})
     command += ["--module", BOOTSTRAP, program, *arguments]
     made = dict(environment)
@@ -75,7 +96,7 @@ def launch(
         made["ACCELERATE_USE_CPU"] = "true"
     else:
         made["CUDA_VISIBLE_DEVICES"] = ",".join(visible_gpus[:processes])
-    config = None if own_config else _config(processes, cpu=visible_gpus is None)
+    config = None if own_config else _config(processes, rendezvous, cpu=visible_gpus is None)
     return Launch(command=command, environment=made, config=config, config_path=config_path)
 
 
@@ -97,15 +118,16 @@ def flags(options: Mapping[str, Any]) -> list[str]:
     return made
 
 
-def _config(processes: int, *, cpu: bool) -> str:
+def _config(processes: int, rendezvous: Rendezvous, *, cpu: bool) -> str:
+    total = processes * rendezvous.nodes
     lines = {
         "compute_environment": "LOCAL_MACHINE",
-        "distributed_type": "MULTI_GPU" if processes > 1 else "'NO'",  # bare it is YAML's false
-        "machine_rank": 0,
+        "distributed_type": "MULTI_GPU" if total > 1 else "'NO'",  # bare it is YAML's false
+        "machine_rank": rendezvous.node,
         "mixed_precision": "'no'",
-        "num_machines": 1,
-        "num_processes": processes,
-        "use_cpu": str(cpu and processes == 1).lower(),
+        "num_machines": rendezvous.nodes,
+        "num_processes": total,
+        "use_cpu": str(cpu and total == 1).lower(),
         "debug": "false",
     }
     return "".join(f"{key}: {value}\n" for key, value in lines.items())

@@ -139,12 +139,12 @@ class Children:
         self._status.pop(pid, None)
 
 
-def free_port() -> int:
-    """A TCP port that nothing listens on now, for one rendezvous.
+def free_port(host: str = "127.0.0.1") -> int:
+    """A TCP port of an address of this machine that nothing listens on now, for one rendezvous.
 
     What this does not protect against: another program that takes it first. Then the attempt
     fails to meet and the next one asks for another port.
     """
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((host, 0))
         return int(probe.getsockname()[1])

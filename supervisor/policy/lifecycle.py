@@ -41,7 +41,16 @@ class Move(Enum):
     COMMIT_FINAL = "commit final"
     KILL = "kill"
     CLOSE_ATTEMPT = "close attempt"  # find out why it ended, and decide
+    MISS = "miss"  # a node does not come: find out what follows
     LEAVE = "leave"
+
+
+class Attendance(Enum):
+    """Whether an attempt could begin, as far as the nodes are concerned."""
+
+    COMPLETE = "complete"
+    AWAITED = "awaited"
+    OVERDUE = "overdue"  # somebody has been waited for long enough
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +73,8 @@ class Situation:
         periodic_due: a periodic checkpoint is due.
         launch_due: the pause before the next attempt is over.
         over: the run is decided; only leaving remains.
+        lost: a node was lost in this attempt: its memory is gone, and the next one may go, too.
+        attendance: whether all nodes are there for the next attempt.
     """
 
     gang: Gang
@@ -81,6 +92,8 @@ class Situation:
     periodic_due: bool = False
     launch_due: bool = True
     over: bool = False
+    lost: bool = False
+    attendance: Attendance = Attendance.COMPLETE
 
 
 def next_move(now: Situation) -> Move:  # noqa: PLR0911 - one line per rule
@@ -111,7 +124,10 @@ def next_move(now: Situation) -> Move:  # noqa: PLR0911 - one line per rule
     # nothing runs
     if now.wish is not Wish.GO_ON or now.over:
         return _secure(now) or (Move.WAIT if now.committing else Move.LEAVE)
-    return Move.LAUNCH if now.launch_due and not now.committing else Move.WAIT
+    if now.attendance is Attendance.OVERDUE:
+        return Move.MISS
+    ready = now.launch_due and now.attendance is Attendance.COMPLETE
+    return Move.LAUNCH if ready and not now.committing else Move.WAIT
 
 
 def _alive(now: Situation) -> Move:
@@ -130,12 +146,12 @@ def _alive(now: Situation) -> Move:
 
 
 def _secure(now: Situation) -> Move | None:
-    """Bring to disk what only memory holds: at the training's end, at a drain, at a leave."""
+    """Bring to disk what only memory holds: at the training's end, at a drain, at a leave, when a node was lost."""
     if now.committing or now.commit_failed:
         return None
     if now.trained and not now.trained_committed:
         return Move.COMMIT_FINAL
-    leaving = now.wish is not Wish.GO_ON or now.over
+    leaving = now.wish is not Wish.GO_ON or now.over or now.lost
     if leaving and not now.trained and now.settled > now.committed:
         return Move.COMMIT_EMERGENCY
     return None

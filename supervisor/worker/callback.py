@@ -218,7 +218,7 @@ class SupervisorCallback(TrainerCallback):  # type: ignore[misc]  # transformers
     def _settle(self, state: TrainerState, kwargs: dict[str, Any]) -> None:
         orders = self._at.orders()
         step = state.global_step
-        asked_for = bool(orders.due_every) and step % orders.due_every == 0
+        asked_for = orders.asks_for(step)
         due = orders.period and (step % orders.period == 0 or asked_for or orders.drain)
         if due:
             self._snapshot(state, kwargs, trained=False)

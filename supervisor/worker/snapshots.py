@@ -135,7 +135,7 @@ class SnapshotTaker:
 
     def _due(self, step: int) -> bool:
         orders = self.seat.orders()
-        return bool(orders.due_every) and step > orders.taken and step % orders.due_every == 0
+        return step > orders.taken and orders.asks_for(step)
 
     def _fits(self, files: Mapping[str, Tensors], json_bytes: int) -> bool:
         assert self._writer is not None

@@ -124,7 +124,7 @@ def test_every_half_page_has_its_own_writer(control: Control, tmp_path: Path) ->
     """Each record is written with all bytes set; the others stay as they were."""
     full = replace(Beat(), **dict.fromkeys(("pid", "start_ticks", "phase", "wish", "wish_bytes", "trained"), -1))
     writes = {
-        0: lambda: control.give_orders(Orders(*[-1] * 7)),
+        0: lambda: control.give_orders(Orders(*[-1] * 8)),
         2: lambda: control.publish(0, full),
         3: lambda: control.reply(0, Reply(-1, -1, -1, -1, "\x7f" * TEXT_LIMIT)),
         4: lambda: control.publish(1, full),

@@ -27,7 +27,7 @@ def starter(tmp_path: Path, standby: str, spare_bytes: int = ENOUGH) -> Starter:
     )
     job: Any = {"program": "jobs.lora", "run_dir": tmp_path, "launch": {"standby": standby}}
     control = Control.create(tmp_path / "control", 2)
-    return Starter(Job(**job), world, "run", tmp_path, control, lambda _pids: False, accept_changes=False)
+    return Starter(Job(**job), world, "run", tmp_path, control, lambda _pids: False)
 
 
 def beat(left_s: float) -> Beat:

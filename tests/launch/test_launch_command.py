@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from supervisor.launch.command import Launch, flags, launch
+from supervisor.launch.command import Launch, Rendezvous, flags, launch
 
 LAUNCHER = [sys.executable, "-m", "accelerate.commands.launch"]
 
@@ -17,7 +17,7 @@ LAUNCHER = [sys.executable, "-m", "accelerate.commands.launch"]
 def made(processes: int = 2, **more: Any) -> Launch:
     told: dict[str, Any] = {
         "processes": processes,
-        "port": 29501,
+        "rendezvous": Rendezvous("127.0.0.1", 29501),
         "program": "jobs.lora",
         "arguments": ["/run/job.yaml"],
         "options": {},

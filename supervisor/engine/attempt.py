@@ -1,0 +1,59 @@
+"""One attempt as it is ordered: the same value for every node that takes part."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from supervisor.board.slots import Identity
+from supervisor.launch.command import Rendezvous
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What an attempt goes on from.
+
+    Attributes:
+        step: settled steps there.
+        source: ``fresh``, ``snapshot`` or ``checkpoint``.
+        checkpoint: its path, for programs that resume by themselves.
+        trained: training had reached its end there.
+        identity: of the snapshot, where it is one.
+    """
+
+    step: int = 0
+    source: str = "fresh"
+    checkpoint: Path | None = None
+    trained: bool = False
+    identity: Identity | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptOrder:
+    """What every node needs to know to begin its part.
+
+    Attributes:
+        number: of the attempt.
+        lineage: of the run.
+        rendezvous: where its ranks meet those of the other nodes.
+        processes: ranks on each node.
+        start: what it goes on from.
+        accept_changes: whether pinned inputs may change.
+    """
+
+    number: int
+    lineage: int
+    rendezvous: Rendezvous
+    processes: int
+    start: Start
+    accept_changes: bool = False
+
+    @property
+    def world_size(self) -> int:
+        """Ranks in all."""
+        return self.processes * self.rendezvous.nodes
+
+    @property
+    def first_rank(self) -> int:
+        """Global rank of this node's lowest one."""
+        return self.processes * self.rendezvous.node

@@ -1,0 +1,337 @@
+"""The members, as the leader has them: what they were told last, what they said last, and who was lost."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from supervisor.board.pages import Beat
+from supervisor.board.slots import Identity
+from supervisor.checkpoint.parts import part_from_bytes
+from supervisor.engine.assembly import Share
+from supervisor.engine.attempt import AttemptOrder
+from supervisor.engine.messages import PART, PARTED, SEEN, WANTED, MessageError, Seen, Wanted
+from supervisor.engine.node import Testimony
+from supervisor.link.events import Event, Heard, Joined, Lost
+from supervisor.link.hub import Hub
+from supervisor.link.wire import Frame
+from supervisor.policy.lifecycle import Gang
+
+#: What all parts of one checkpoint that come over the link may take of the leader's memory [bytes]. In
+#: data-parallel training a rank's own part is some kilobytes.
+PARTS_BYTES = 256 << 20
+#: Name under which a rank's own JSON comes.
+TOLD = "told"
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """A member that was lost.
+
+    Attributes:
+        node: its number.
+        host: its machine's name.
+        reason: how that was noticed.
+    """
+
+    node: int
+    host: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"node {self.node} ({self.host}): {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class NoPart:
+    """A part that will not come.
+
+    Attributes:
+        reason: why.
+        again: whether it is worth asking for a newer snapshot's at once.
+    """
+
+    reason: str
+    again: bool
+
+
+@dataclass(slots=True)
+class Gathering:
+    """The parts of one commit, as they come in.
+
+    Attributes:
+        number: of the commit.
+        awaited: nodes that have not sent theirs.
+        problem: why it will not be whole; None as long as it can.
+    """
+
+    number: int
+    awaited: set[int]
+    problem: NoPart | None = None
+    _bytes: int = 0
+    _pieces: dict[tuple[int, str], bytearray] = field(default_factory=dict)
+
+    def take(self, frame: Frame) -> None:
+        """One more piece."""
+        self._bytes += len(frame.body)
+        if self._bytes > PARTS_BYTES:
+            self.problem = NoPart(f"the parts of other nodes are larger than {PARTS_BYTES >> 20} MiB", again=False)
+            return
+        at = int(frame.fields["rank"]), str(frame.fields["name"])
+        self._pieces.setdefault(at, bytearray()).extend(frame.body)
+
+    def shares(self) -> tuple[Share, ...]:
+        """What came, by rank."""
+        ranks = sorted({rank for rank, _ in self._pieces})
+        return tuple(
+            Share(
+                rank,
+                json.loads(self._pieces[rank, TOLD]),
+                tuple(
+                    part_from_bytes(name, bytes(data))
+                    for (of, name), data in self._pieces.items()
+                    if of == rank and name != TOLD
+                ),
+            )
+            for rank in ranks
+        )
+
+
+class Crew:
+    """All nodes but the leader's own.
+
+    Attributes:
+        nodes: how many take part, the leader's included.
+        losses: members lost in the attempt under way.
+    """
+
+    def __init__(self, hub: Hub, nodes: int, wanted: Wanted, accept: Callable[[Mapping[str, Any]], str | None]) -> None:
+        """Know nobody yet.
+
+        Args:
+            hub: where they come in.
+            nodes: how many take part, the leader's included.
+            wanted: what is wanted of them at first.
+            accept: asked with what a member says of itself; why it cannot take part, None if it can.
+        """
+        self._hub, self.nodes, self._wanted, self._accept = hub, nodes, wanted, accept
+        self.losses: list[Loss] = []
+        self._refusals: list[str] = []
+        self._notices: list[tuple[str, str]] = []
+        self._stops: list[str] = []
+        self._seen: dict[int, Seen] = {}
+        self._hosts: dict[int, str] = {}
+        self._gathering: Gathering | None = None
+        self._number = 0
+
+    @property
+    def fd(self) -> int:
+        """Readable when there is something to hear."""
+        return self._hub.fd
+
+    def take_notices(self) -> list[tuple[str, str]]:
+        """Signals that members heard of, and where, since this was asked last."""
+        taken, self._notices = self._notices, []
+        return taken
+
+    def take_stops(self) -> list[str]:
+        """Hosts of members where somebody asked the run to stop, since this was asked last."""
+        taken, self._stops = self._stops, []
+        return taken
+
+    def take_refusals(self) -> list[str]:
+        """Members that were sent away, and why, since this was asked last."""
+        taken, self._refusals = self._refusals, []
+        return taken
+
+    # -- hearing
+
+    def look(self, now_s: float) -> bool:
+        """Hear what has come; whether any of it is more than that all goes on.
+
+        Args:
+            now_s: monotonic time [s].
+        """
+        news = False
+        for event in self._hub.pump(now_s):
+            news = self._take(event) or news
+        return news
+
+    def _take(self, event: Event) -> bool:
+        match event:
+            case Joined(node, fields):
+                self._join(node, fields)
+            case Lost(node, reason):
+                self._lose(node, reason)
+            case Heard(node, frame):
+                try:
+                    return self._hear(node, frame)
+                except (MessageError, KeyError, TypeError, ValueError) as error:
+                    self._hub.drop(node, f"not understood: {error}")
+                    self._lose(node, f"what it said was not understood: {error}")
+        return True
+
+    def _join(self, node: int, fields: Mapping[str, Any]) -> None:
+        host = str(fields.get("host", "?"))
+        wrong = self._accept(fields) if 0 < node < self.nodes else f"there is no node {node} among {self.nodes}"
+        if wrong is not None:
+            self._refusals.append(f"node {node} ({host}): {wrong}")
+            self._hub.drop(node, wrong)
+            return
+        self._hosts[node] = host
+        self._seen.pop(node, None)
+        self._post(node)
+
+    def _lose(self, node: int, reason: str) -> None:
+        self._seen.pop(node, None)
+        if self._gathering is not None and node in self._gathering.awaited:
+            self._gathering.problem = NoPart(f"node {node} was lost", again=True)
+        if self._under_way and not self._is_lost(node) and 0 < node < self.nodes:
+            self.losses.append(Loss(node, self._hosts.get(node, "?"), reason))
+
+    def _hear(self, node: int, frame: Frame) -> bool:
+        match frame.kind:
+            case kind if kind == SEEN:
+                seen, before = Seen.read(frame.fields), self._seen.get(node)
+                self._seen[node] = seen
+                if seen.notice is not None and (before is None or before.notice is None):
+                    self._notices.append((seen.notice, self._hosts.get(node, "?")))
+                if seen.stop and not (before is not None and before.stop):
+                    self._stops.append(self._hosts.get(node, "?"))
+                return seen.is_news(before)
+            case kind if kind == PART:
+                if self._gathering is not None and frame.fields["number"] == self._gathering.number:
+                    self._gathering.take(frame)
+            case kind if kind == PARTED:
+                self._parted(node, frame.fields)
+        return True
+
+    def _parted(self, node: int, fields: Mapping[str, Any]) -> None:
+        if self._gathering is None or fields["number"] != self._gathering.number:
+            return
+        self._gathering.awaited.discard(node)
+        if fields["problem"] is not None:
+            self._gathering.problem = NoPart(f"node {node}: {fields['problem']}", again=bool(fields["again"]))
+
+    # -- saying
+
+    def want(self, **changes: Any) -> None:
+        """Change what is wanted of every member."""
+        changed = replace(self._wanted, **changes)
+        if changed != self._wanted:
+            self._wanted = changed
+            for node in range(1, self.nodes):
+                self._post(node)
+
+    def _post(self, node: int) -> None:
+        wanted = self._wanted
+        if wanted.order is not None:
+            meeting = replace(wanted.order.rendezvous, node=node)
+            wanted = replace(wanted, order=replace(wanted.order, rendezvous=meeting))
+        self._hub.post(node, Frame(WANTED, wanted.fields()))
+
+    def begin(self, order: AttemptOrder, **orders: int) -> None:
+        """Have every member begin an attempt."""
+        self.losses.clear()
+        self.want(order=order, kill=False, part=None, **orders)
+
+    def close_attempt(self) -> None:
+        """The attempt has been dealt with: who was lost in it, and is back, counts again."""
+        self.losses.clear()
+        self._gathering = None
+        self.want(kill=True, part=None)
+
+    # -- how they are
+
+    @property
+    def _under_way(self) -> bool:
+        return self._wanted.order is not None and not self._wanted.kill
+
+    def _is_lost(self, node: int) -> bool:
+        return any(loss.node == node for loss in self.losses)
+
+    @property
+    def counted(self) -> list[int]:
+        """The nodes that are not lost."""
+        return [node for node in range(1, self.nodes) if not self._is_lost(node)]
+
+    def _of_this_attempt(self, node: int) -> Seen | None:
+        seen, order = self._seen.get(node), self._wanted.order
+        return seen if seen is not None and order is not None and seen.attempt == order.number else None
+
+    def gangs(self) -> list[Gang]:
+        """Of each node that counts; one that has not begun yet counts as alive."""
+        found = []
+        for node in self.counted:
+            seen = self._of_this_attempt(node)
+            found.append(Gang.ALIVE if seen is None else seen.gang)
+        return found
+
+    def beats(self, processes: int) -> list[Beat]:
+        """Of every rank of the nodes that count; empty ones where nothing is known.
+
+        Args:
+            processes: ranks on each node.
+        """
+        found: list[Beat] = []
+        for node in self.counted:
+            seen = self._of_this_attempt(node)
+            found += seen.beats if seen is not None and seen.beats else [Beat()] * processes
+        return found
+
+    def testimonies(self) -> list[Testimony]:
+        """How the attempt ended on each node that counts."""
+        seen = (self._of_this_attempt(node) for node in self.counted)
+        return [Testimony() if one is None else one.testimony for one in seen]
+
+    def failures(self) -> list[str]:
+        """Why the attempt could not be begun somewhere."""
+        found = ((node, self._of_this_attempt(node)) for node in self.counted)
+        return [
+            f"node {n} ({self._hosts.get(n)}): {one.failure}" for n, one in found if one is not None and one.failure
+        ]
+
+    @property
+    def lingers(self) -> bool:
+        """Whether processes of a finished gang stay longer than they should."""
+        return any(one.lingers for one in map(self._of_this_attempt, self.counted) if one is not None)
+
+    def ready(self) -> set[int]:
+        """Nodes that are there, with nothing of an earlier attempt left."""
+        return {node for node, seen in self._seen.items() if seen.gang in (Gang.NONE, Gang.GONE)}
+
+    def missing(self) -> Sequence[str]:
+        """Who is not, for people."""
+        absent = sorted(set(range(1, self.nodes)) - self.ready())
+        return [f"node {node}" + (f" ({self._hosts[node]})" if node in self._hosts else "") for node in absent]
+
+    def has(self, identity: Identity) -> bool:
+        """Whether every node that counts has this snapshot whole."""
+        return all(node in self._seen and identity in self._seen[node].whole for node in self.counted)
+
+    # -- parts of a checkpoint
+
+    def gather(self, identity: Identity) -> None:
+        """Ask every node that counts for its ranks' own parts of a snapshot."""
+        self._number += 1
+        self._gathering = Gathering(self._number, set(self.counted))
+        self.want(part=(self._number, identity))
+
+    @property
+    def gathering(self) -> Gathering | None:
+        """The parts that are coming in; None while none were asked for."""
+        return self._gathering
+
+    def gathered(self) -> None:
+        """They have been used, or are not wanted any more."""
+        self._gathering = None
+        self.want(part=None)
+
+    # -- leaving
+
+    def dismiss(self, code: int, state: str, patience_s: float) -> None:
+        """Have every member leave with this exit code."""
+        self.want(leave=code, kill=True, state=state)
+        self._hub.flush(patience_s)

@@ -1,0 +1,185 @@
+"""What leader and members tell each other: whole states, so that one that was lost is made good by the next.
+
+The leader says what it wants (`Wanted`), a member what is (`Seen`). Neither is a command: a member
+compares the two and does what is missing, after a cut just as before it. Only a rank's own part of a
+checkpoint is sent once, in frames of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, astuple, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from supervisor.board.pages import Beat, Phase
+from supervisor.board.slots import Identity
+from supervisor.engine.attempt import AttemptOrder, Start
+from supervisor.engine.node import Testimony
+from supervisor.launch.command import Rendezvous
+from supervisor.policy.causes import RankEnd
+from supervisor.policy.lifecycle import Gang
+
+WANTED, SEEN, PART, PARTED = "wanted", "seen", "part", "parted"
+
+
+class MessageError(ValueError):
+    """What came is no message of this version."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What the leader wants of one member.
+
+    Attributes:
+        run_id: of the run.
+        epoch: under which the leader owns it.
+        token: the owner's, as the lease has it.
+        order: the attempt that is to be under way; None before the first.
+        kill: its workers are to be ended.
+        period: snapshots are taken of the steps that it divides.
+        due_every: a checkpoint is due at the steps that it divides; 0 if the clock decides.
+        due_at: one more step of which a checkpoint is due; 0 for none.
+        taken: newest step of which a due checkpoint has been begun.
+        drain: ranks are to wait at the beginning of their next step.
+        part: number of the commit that a part is wanted for, and of which snapshot; None for none.
+        leave: exit code to leave with; None to stay.
+        state: of the run, in the contract's words.
+    """
+
+    run_id: str
+    epoch: int
+    token: str
+    order: AttemptOrder | None = None
+    kill: bool = False
+    period: int = 1
+    due_every: int = 0
+    due_at: int = 0
+    taken: int = 0
+    drain: int = 0
+    part: tuple[int, Identity] | None = None
+    leave: int | None = None
+    state: str = "starting"
+
+    def fields(self) -> dict[str, Any]:
+        """As it is sent."""
+        return asdict(self) | {"order": None if self.order is None else _order_fields(self.order)}
+
+    @staticmethod
+    def read(fields: Mapping[str, Any]) -> Wanted:
+        """Read back what `fields` gave.
+
+        Raises:
+            MessageError: it is something else.
+        """
+        try:
+            told = dict(fields)
+            told["order"] = None if told["order"] is None else _read_order(told["order"])
+            if told["part"] is not None:
+                number, identity = told["part"]
+                told["part"] = (int(number), _identity(identity))
+            return Wanted(**told)
+        except (KeyError, TypeError, ValueError) as error:
+            raise MessageError(f"not what a leader wants: {error}") from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """How one member's node is.
+
+    Attributes:
+        attempt: the one that it speaks of; 0 before the first.
+        gang: its workers.
+        beats: of its ranks, in their order.
+        whole: snapshots that are whole on all its ranks.
+        lingers: processes of a finished gang stay longer than they should.
+        failure: why the attempt could not be begun here, or memory was refused; None if all is well.
+        testimony: how the attempt ended here, as far as it is known.
+        notice: name of the signal that told that the end is near; None without one.
+        stop: whether somebody there asked the run to stop.
+    """
+
+    attempt: int = 0
+    gang: Gang = Gang.NONE
+    beats: tuple[Beat, ...] = ()
+    whole: tuple[Identity, ...] = ()
+    lingers: bool = False
+    failure: str | None = None
+    testimony: Testimony = field(default_factory=Testimony)
+    notice: str | None = None
+    stop: bool = False
+
+    def fields(self) -> dict[str, Any]:
+        """As it is sent."""
+        testimony = self.testimony
+        return {
+            "attempt": self.attempt,
+            "gang": self.gang.value,
+            "beats": [astuple(beat) for beat in self.beats],
+            "whole": self.whole,
+            "lingers": self.lingers,
+            "failure": self.failure,
+            "finished": testimony.finished,
+            "ends": [asdict(end) for end in testimony.ends],
+            "launcher": testimony.launcher,
+            "notice": self.notice,
+            "stop": self.stop,
+        }
+
+    @staticmethod
+    def read(fields: Mapping[str, Any]) -> Seen:
+        """Read back what `fields` gave.
+
+        Raises:
+            MessageError: it is something else.
+        """
+        try:
+            ends = tuple(RankEnd(**{**end, "bases": tuple(end["bases"])}) for end in fields["ends"])
+            return Seen(
+                attempt=int(fields["attempt"]),
+                gang=Gang(fields["gang"]),
+                beats=tuple(Beat(*values) for values in fields["beats"]),
+                whole=tuple(_identity(one) for one in fields["whole"]),
+                lingers=bool(fields["lingers"]),
+                failure=fields["failure"],
+                testimony=Testimony(bool(fields["finished"]), ends, fields["launcher"]),
+                notice=fields["notice"],
+                stop=bool(fields["stop"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise MessageError(f"not how a node is: {error}") from error
+
+    def is_news(self, before: Seen | None) -> bool:
+        """Whether the leader should hear of it at once; what only goes on can wait for the next second."""
+        if before is None:
+            return True
+        return self._urgent() != before._urgent()
+
+    def _urgent(self) -> tuple[object, ...]:
+        phases = tuple((b.phase, b.pid, b.trained, b.resumed) for b in self.beats)
+        whole = self.whole if self.gang is not Gang.ALIVE or any(b.phase == Phase.PAUSED for b in self.beats) else ()
+        told = self.testimony
+        return (
+            *(self.attempt, self.gang, phases, whole, self.lingers, self.failure, self.notice, self.stop),
+            *(told.finished, len(told.ends), told.launcher),
+        )
+
+
+def _order_fields(order: AttemptOrder) -> dict[str, Any]:
+    told = asdict(order)
+    checkpoint = order.start.checkpoint
+    told["start"]["checkpoint"] = None if checkpoint is None else str(checkpoint)
+    return told
+
+
+def _read_order(told: Mapping[str, Any]) -> AttemptOrder:
+    start = dict(told["start"])
+    checkpoint, identity = start["checkpoint"], start["identity"]
+    start["checkpoint"] = None if checkpoint is None else Path(checkpoint)
+    start["identity"] = None if identity is None else _identity(identity)
+    return AttemptOrder(**{**told, "start": Start(**start), "rendezvous": Rendezvous(**told["rendezvous"])})
+
+
+def _identity(values: Sequence[int]) -> Identity:
+    lineage, step, trained, attempt = (int(value) for value in values)
+    return lineage, step, trained, attempt

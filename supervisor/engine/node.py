@@ -1,0 +1,166 @@
+"""One node's part in a run: its board and its workers. The leader has one, and so has every member."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from supervisor.board.pages import Beat, Orders
+from supervisor.engine.attempt import AttemptOrder
+from supervisor.engine.gang import Workers
+from supervisor.engine.memory import Memory
+from supervisor.engine.resuming import leave_note
+from supervisor.engine.starting import Starter
+from supervisor.errors import SupervisorError
+from supervisor.owner import start_ticks
+from supervisor.policy.causes import RankEnd
+from supervisor.policy.lifecycle import Gang
+
+#: Pause between two looks at a kill that nobody rings for [s].
+_PAUSE_S = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Testimony:
+    """What is known of an attempt's end.
+
+    Attributes:
+        finished: every rank recorded that its program returned.
+        ends: of the ranks that ended badly.
+        launcher: last words of a launcher that ended before any rank.
+    """
+
+    finished: bool = False
+    ends: tuple[RankEnd, ...] = ()
+    launcher: str | None = None
+
+
+@dataclass(slots=True)
+class Node:
+    """What is done on this machine for a run.
+
+    Attributes:
+        run_id: of the run.
+        memory: the board.
+        starter: of attempts.
+        order: the attempt under way, or the last one; None before the first.
+        gang: its workers.
+        refusal: memory was refused to one of them.
+        stood_by: they were there before their attempt began.
+        killed_at_s: monotonic time of the first kill [s]; 0.0 without one.
+    """
+
+    run_id: str
+    memory: Memory
+    starter: Starter
+    order: AttemptOrder | None = None
+    gang: Gang = Gang.NONE
+    refusal: SupervisorError | None = None
+    stood_by: bool = False
+    killed_at_s: float = 0.0
+    _workers: Workers | None = None
+    _granted: bool = field(default=False)
+
+    def prepare(self, order: AttemptOrder) -> None:
+        """Leave the workers the note of what they go on from.
+
+        Raises:
+            TornSnapshotError: the snapshot that was chosen is not whole any more.
+            OSError: the board refused.
+        """
+        leave_note(self.memory, self.run_id, order)
+
+    def begin(self, order: AttemptOrder, orders: Orders) -> None:
+        """Start this node's workers.
+
+        Args:
+            order: the attempt.
+            orders: what its ranks are told at first.
+
+        Raises:
+            OSError: they could not be started.
+        """
+        self.order, self.refusal = order, None
+        self.memory.begin_attempt(orders)
+        self._workers, self.stood_by = self.starter.start(order)
+        self.gang = Gang.ALIVE
+
+    def look(self, now_s: float) -> Gang:
+        """See how the workers are, and reserve the memory that they ask for.
+
+        Args:
+            now_s: monotonic time [s].
+        """
+        self.memory.board.hush()
+        if self._workers is not None:
+            granted, refusal = self.memory.grant_wishes()
+            self.refusal = self.refusal or refusal
+            self._granted = self._granted or granted
+            self.gang = self._workers.look(now_s)
+        return self.gang
+
+    def new_layout(self) -> bool:
+        """Whether memory has been granted since this was asked last: a new layout leaves an old one behind."""
+        granted, self._granted = self._granted, False
+        return granted
+
+    @property
+    def beats(self) -> list[Beat]:
+        """The newest beat of every local rank."""
+        return [self.memory.board.control.beat(rank) for rank in self.memory.ranks]
+
+    @property
+    def lingers(self) -> bool:
+        """Whether a finished gang's processes stay longer than they should."""
+        return self._workers is not None and self._workers.lingers(time.monotonic())
+
+    @property
+    def testimony(self) -> Testimony:
+        """How the attempt ended here, as far as it was recorded."""
+        if self._workers is None:
+            return Testimony()
+        return Testimony(self._workers.finished, tuple(self._workers.ends()), self._workers.launcher_words())
+
+    @property
+    def fds(self) -> Sequence[int]:
+        """Readable when there is something to see."""
+        return [self.memory.board.bell, *(self._workers.fds if self._workers is not None else ())]
+
+    @property
+    def present(self) -> bool:
+        """Whether workers of an attempt are, or were, here and have not been dealt with."""
+        return self._workers is not None
+
+    def kill(self) -> None:
+        """End every worker; `look` tells when none is left."""
+        if self._workers is None:
+            return
+        self.killed_at_s = self.killed_at_s or time.monotonic()
+        self._workers.kill()
+        self.gang = self._workers.look(time.monotonic())
+
+    def end(self) -> None:
+        """Kill until none is left."""
+        while self._workers is not None and self._workers.look(time.monotonic()) is not Gang.GONE:
+            self.kill()
+            time.sleep(_PAUSE_S)
+
+    def close(self) -> None:
+        """The attempt has been dealt with."""
+        if self._workers is not None:
+            self._workers.close()
+        self._workers, self.gang, self.killed_at_s = None, Gang.NONE, 0.0
+
+
+def first_orders(attempt: int, *, period: int, due_every: int, taken: int) -> Orders:
+    """What the ranks of a node are told at the beginning; this process is their supervisor."""
+    return Orders(
+        attempt=attempt,
+        period=period,
+        due_every=due_every,
+        taken=taken,
+        supervisor_pid=os.getpid(),
+        supervisor_ticks=start_ticks(os.getpid()) or 0,
+    )

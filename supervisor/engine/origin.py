@@ -1,0 +1,83 @@
+"""The origin of the next attempt: what is there is looked at, what is torn is told, and one state is chosen."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from supervisor.engine.assembly import TornSnapshotError
+from supervisor.engine.attempt import Start
+from supervisor.engine.checkpoints import Checkpoints
+from supervisor.engine.commits import write_final_from
+from supervisor.engine.resuming import Resuming
+from supervisor.policy.causes import Cause
+from supervisor.policy.ledger import Ledger
+from supervisor.policy.resume import Refuse
+
+
+@dataclass(slots=True)
+class Origin:
+    """Finds it.
+
+    Attributes:
+        run_dir: of the run.
+        resuming: board and disk.
+        checkpoints: what is on disk.
+        write: the journal's append.
+    """
+
+    run_dir: Path
+    resuming: Resuming
+    checkpoints: Checkpoints
+    write: Callable[..., Any]
+    _looked: bool = False  # the disk was verified since the last start
+
+    def look_at_disk(self, ledger: Ledger) -> None:
+        """Verify what is on disk; say what is torn, and what cannot be read or is gone."""
+        self._looked = True
+        disk = self.resuming.look(ledger, time.time)
+        for name, step, reason in disk.rejected:
+            self.write("checkpoint_rejected", path=f"checkpoints/{name}", step=step, reason=reason)
+        for problem in disk.unreadable:
+            self.write("incident", cause=Cause.STORAGE.value, detail=problem, decision="it stays where it is")
+        self.checkpoints.newest = disk.newest.step if disk.newest is not None else -1
+
+    def find(self, ledger: Ledger, world_size: int, prepare: Callable[[Start], None]) -> Start | Refuse:
+        """Choose, and prepare what was chosen; what turns out to be torn is passed over.
+
+        Args:
+            ledger: of the run.
+            world_size: ranks that are to be launched.
+            prepare: leaves the workers a note of it.
+
+        Raises:
+            JobError: the newest state belongs to another number of processes.
+        """
+        while True:
+            if not self._looked and self.resuming.board_is_behind(self.checkpoints.newest):
+                self.look_at_disk(ledger)
+            chosen = self.resuming.choose(ledger, world_size)
+            if isinstance(chosen, Refuse):
+                return chosen
+            start = self.resuming.start(chosen)
+            try:
+                prepare(start)
+            except TornSnapshotError as error:
+                decision = "the next older state is tried"
+                self.write("incident", cause=Cause.BAD_CHECKPOINT.value, detail=str(error), decision=decision)
+                self.resuming.pass_over()
+                continue
+            self._looked = False
+            self._secure_final(start)
+            return start
+
+    def _secure_final(self, start: Start) -> None:
+        """Training had ended before: its end counts as secured once the final adapter is there, too."""
+        checkpoint = self.run_dir / "checkpoints" / f"checkpoint-{start.step}"
+        on_disk = start.trained and self.checkpoints.newest >= start.step
+        if on_disk and not (self.run_dir / "final").is_dir():
+            write_final_from(checkpoint, self.run_dir)
+        self.checkpoints.trained = on_disk

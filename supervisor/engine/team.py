@@ -1,0 +1,202 @@
+"""All nodes of a run as the loop has them: the leader's own, and the members where there are any."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from supervisor.board.pages import Beat
+from supervisor.board.slots import Identity
+from supervisor.engine.assembly import Share
+from supervisor.engine.attempt import AttemptOrder
+from supervisor.engine.crew import Crew, NoPart
+from supervisor.engine.node import Node, Testimony, first_orders
+from supervisor.link.hub import PUMP_S
+from supervisor.policy.causes import Cause, Verdict
+from supervisor.policy.crew import attendance, together
+from supervisor.policy.lifecycle import Attendance, Gang
+from supervisor.watch.ready import ready
+
+#: How long nodes may take to join at the start; modules load, containers unpack [s].
+JOIN_S = 300.0
+#: How long a node that was lost may take to come back: a cut network heals, a dead machine does not [s].
+REJOIN_S = 90.0
+#: With more members than this their news is looked at in batches, so often [s].
+MANY, BATCH_S = 16, 0.05
+
+
+@dataclass(slots=True)
+class Team:
+    """Nodes taken together.
+
+    Attributes:
+        node: the leader's own.
+        crew: the members; None on a single node.
+        gang: the workers of all.
+        was_complete: every node has been there once.
+    """
+
+    node: Node
+    crew: Crew | None = None
+    gang: Gang = Gang.NONE
+    was_complete: bool = False
+    _killing: bool = False
+    _missing_since_s: float = field(default_factory=time.monotonic)
+    _pumped_s: float = 0.0
+
+    def look(self, now_s: float) -> Gang:
+        """See how the workers of all nodes are.
+
+        Args:
+            now_s: monotonic time [s].
+        """
+        gangs = [self.node.look(now_s)]
+        lost = False
+        if self.crew is not None:
+            self.hear(now_s)
+            lost = bool(self.crew.losses)
+            gangs += self.crew.gangs() if self.node.present else []
+        self.gang = together(gangs, lost=lost, killing=self._killing)
+        return self.gang
+
+    def hear(self, now_s: float) -> bool:
+        """Hear the members; whether there is any news."""
+        assert self.crew is not None
+        self._pumped_s = now_s
+        news = self.crew.look(now_s)
+        if self.attendance_now() is Attendance.COMPLETE:
+            self.was_complete, self._missing_since_s = True, now_s
+        return news
+
+    def attendance_now(self) -> Attendance:
+        """Whether all nodes are there for an attempt."""
+        if self.crew is None:
+            return Attendance.COMPLETE
+        waited_s = time.monotonic() - self._missing_since_s
+        return attendance(self.crew.nodes, self.crew.ready(), waited_s, REJOIN_S if self.was_complete else JOIN_S)
+
+    def wait(self, fds: Sequence[int], timeout_s: float) -> None:
+        """Sleep until one of ``fds``, a worker here, or a member has news; what members say every second is none."""
+        own = [*fds, *self.node.fds]
+        if self.crew is None:
+            ready(own, timeout_s)
+            return
+        until_s = time.monotonic() + timeout_s
+        while (left_s := until_s - time.monotonic()) > 0:
+            if self.crew.nodes > MANY and ready(own, min(left_s, BATCH_S)):
+                return
+            woken = ready([*own, self.crew.fd], min(left_s, PUMP_S))
+            if set(woken) - {self.crew.fd} or self.hear(time.monotonic()):
+                return
+
+    @property
+    def beats(self) -> list[Beat]:
+        """The newest beat of every rank, as far as it is known."""
+        if self.crew is None:
+            return self.node.beats
+        return [*self.node.beats, *self.crew.beats(len(self.node.memory.ranks))]
+
+    @property
+    def lingers(self) -> bool:
+        """Whether processes of a finished gang stay longer than they should."""
+        return self.node.lingers or (self.crew is not None and self.crew.lingers)
+
+    @property
+    def lost(self) -> bool:
+        """Whether a node was lost in the attempt under way."""
+        return self.crew is not None and bool(self.crew.losses)
+
+    # -- attempts
+
+    def begin(self, order: AttemptOrder, *, period: int, due_every: int, taken: int) -> None:
+        """Have every node begin its part.
+
+        Raises:
+            OSError: this node could not.
+        """
+        self._killing = False
+        orders = {"period": period, "due_every": due_every, "taken": taken}
+        self.node.begin(order, first_orders(order.number, **orders))
+        if self.crew is not None:
+            self.crew.begin(order, **orders, due_at=0, drain=0)
+        self.gang = Gang.ALIVE
+
+    def give_orders(self, **changes: int) -> None:
+        """Change what the ranks of all nodes are told."""
+        self.node.memory.give_orders(**changes)
+        if self.crew is not None:
+            self.crew.want(**changes)
+
+    def kill(self) -> None:
+        """End every worker of every node; `look` tells when none is left."""
+        if not self._killing and self.crew is not None:
+            self.crew.want(kill=True)
+        self._killing = True
+        self.node.kill()
+        self.look(time.monotonic())
+
+    def close_attempt(self) -> None:
+        """The attempt has been dealt with."""
+        self._killing = False
+        self.node.close()
+        if self.crew is not None:
+            self.crew.close_attempt()
+        self.gang = Gang.NONE
+
+    def testimony(self) -> Testimony:
+        """How the attempt ended, everywhere."""
+        told = [self.node.testimony, *(self.crew.testimonies() if self.crew is not None else ())]
+        ends = tuple(end for one in told for end in one.ends)
+        launcher = next((one.launcher for one in told if one.launcher is not None), None)
+        return Testimony(all(one.finished for one in told) and not self.lost, ends, launcher)
+
+    def verdict(self) -> Verdict | None:
+        """What a loss, or a node that could not begin, says of the attempt's end; None if there is neither."""
+        if self.crew is None:
+            return None
+        if self.crew.losses:
+            silent = all(loss.reason.startswith("silent") for loss in self.crew.losses)
+            words = "; ".join(map(str, self.crew.losses))
+            return Verdict(Cause.DISCONNECTED if silent else Cause.NODE_LOST, words)
+        failures = self.crew.failures()
+        return Verdict(Cause.CRASHED, f"the attempt could not be started on {failures[0]}") if failures else None
+
+    # -- snapshots of all nodes
+
+    def elsewhere(self, identity: Identity) -> bool:
+        """Whether every other node that counts has this snapshot whole."""
+        return self.crew is None or self.crew.has(identity)
+
+    def gather(self, identity: Identity) -> None:
+        """Ask the other nodes for their ranks' own parts of a snapshot."""
+        if self.crew is not None:
+            self.crew.gather(identity)
+
+    def give_up_gathering(self) -> None:
+        """What was asked for is not waited for any more."""
+        if self.crew is not None:
+            self.crew.gathered()
+
+    def shares(self) -> tuple[Share, ...] | NoPart | None:
+        """The parts that were asked for; why they will not come; None while they are on their way."""
+        if self.crew is None or self.crew.gathering is None:
+            return ()
+        gathering = self.crew.gathering
+        if gathering.problem is None and gathering.awaited:
+            return None
+        found = gathering.problem or gathering.shares()
+        self.crew.gathered()
+        return found
+
+    @property
+    def world_size(self) -> int:
+        """Ranks in all."""
+        return len(self.node.memory.ranks) * (1 if self.crew is None else self.crew.nodes)
+
+    @property
+    def lost_ranks(self) -> tuple[int, ...]:
+        """Global ranks of the nodes that were lost in this attempt."""
+        processes = len(self.node.memory.ranks)
+        lost = [] if self.crew is None else sorted(loss.node for loss in self.crew.losses)
+        return tuple(rank for node in lost for rank in range(node * processes, (node + 1) * processes))
