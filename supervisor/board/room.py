@@ -17,7 +17,7 @@ _TMPFS = ("tmpfs", "ramfs", "devtmpfs")
 
 
 def free_bytes(
-    directory: Path,
+    directory: Path | None,
     *,
     available_bytes: int,
     mounts: Path = Path("/proc/mounts"),
@@ -27,7 +27,7 @@ def free_bytes(
     """What can be allocated in a directory: its file system's room, and if that is memory, the memory's.
 
     Args:
-        directory: where the allocation is to be.
+        directory: where the allocation is to be; None for memory that no file system holds.
         available_bytes: memory that the machine can give without swapping.
         mounts: table of mounted file systems.
         cgroup: the control groups of this process.
@@ -36,15 +36,20 @@ def free_bytes(
     Returns:
         Bytes, `MARGIN_BYTES` already taken off; 0 for a directory that cannot be asked.
     """
-    try:
-        room = os.statvfs(directory)
-    except OSError:
-        return 0
-    free = room.f_bavail * room.f_frsize
-    if not in_memory(directory, mounts):
-        return max(0, free - MARGIN_BYTES)
+    bounds = [available_bytes - MARGIN_BYTES]
+    if directory is not None:
+        try:
+            room = os.statvfs(directory)
+        except OSError:
+            return 0
+        free = room.f_bavail * room.f_frsize
+        if not in_memory(directory, mounts):
+            return max(0, free - MARGIN_BYTES)
+        bounds.append(free)
     limit = cgroup_headroom_bytes(cgroup, cgroup_root)
-    return max(0, min(free, available_bytes - MARGIN_BYTES, *([] if limit is None else [limit - MARGIN_BYTES])))
+    if limit is not None:
+        bounds.append(limit - MARGIN_BYTES)
+    return max(0, min(bounds))
 
 
 def in_memory(directory: Path, mounts: Path = Path("/proc/mounts")) -> bool:

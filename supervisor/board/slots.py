@@ -15,6 +15,7 @@ from pathlib import Path
 
 from supervisor.board.layout import SLOT_HEADER_BYTES, Image, Region, SlotHeader
 from supervisor.board.pages import PAGE
+from supervisor.board.regions import open_region
 
 Key = tuple[int, int]  # (lineage, step), which orders snapshots
 #: (lineage, step, trained, attempt): what the snapshots of two ranks share that belong together.
@@ -76,7 +77,7 @@ class SlotWriter:
         """Map the region, and write what never changes in it unless it is there already.
 
         Args:
-            path: of the region's file, made and sized by the supervisor.
+            path: of the region, made and sized by the supervisor.
             geometry: of the region.
             images: of the files, for their headers.
             since: step that this attempt goes on from. What is there of later steps belongs to a
@@ -84,7 +85,7 @@ class SlotWriter:
             populate: fault the pages in now rather than at the first snapshot, which
                 otherwise takes several times as long as the later ones.
         """
-        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = open_region(path, os.O_RDWR)
         try:
             flags = mmap.MAP_SHARED | (mmap.MAP_POPULATE if populate else 0)
             self.memory = mmap.mmap(descriptor, geometry.total_bytes, flags=flags)
@@ -194,7 +195,7 @@ class SlotReader:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        self._fd = open_region(path, os.O_RDONLY)
         self._geometry: Region | None = None
 
     def close(self) -> None:

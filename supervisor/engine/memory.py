@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from supervisor.board.pages import Orders, Reply
+from supervisor.board.regions import regions_in
 from supervisor.board.slots import Identity, Key, SlotReader, Snapshot, common, newest_common
 from supervisor.board.store import Board
 from supervisor.errors import SupervisorError
@@ -197,14 +198,19 @@ def peek(directories: Sequence[Path], ranks: int) -> int | None:
     """Step of the newest snapshot that is whole on every rank of a board nobody owns; None without one.
 
     Changes nothing; for `supervisor plan`.
+
+    Args:
+        directories: of the run's boards on this machine, one or more of each node.
+        ranks: of each node.
     """
     per_rank: list[list[Snapshot]] = []
-    for rank in range(ranks):
-        found: list[Snapshot] = []
-        for path in (p for d in directories for p in d.glob(f"rank-{rank}.*")):
-            reader = SlotReader(path)
-            found += reader.snapshots()
-            reader.close()
-        per_rank.append(found)
+    for node in sorted({d.name for d in directories}):
+        for rank in range(ranks):
+            found: list[Snapshot] = []
+            for _, path in (one for d in directories if d.name == node for one in regions_in(d, rank)):
+                reader = SlotReader(path)
+                found += reader.snapshots()
+                reader.close()
+            per_rank.append(found)
     common = newest_common(per_rank)
     return common[0].header.step if common else None

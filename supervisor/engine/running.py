@@ -51,8 +51,8 @@ def board_roots() -> list[Path]:
     return [Path("/dev/shm"), Path(tempfile.gettempdir())]  # noqa: S108 - the board makes its own 0700 directory
 
 
-def room(root: Path) -> int:
-    """What a root can still give [bytes]."""
+def room(root: Path | None) -> int:
+    """What a root can still give, or memory itself for None [bytes]."""
     return free_bytes(root, available_bytes=psutil.virtual_memory().available)
 
 

@@ -110,6 +110,14 @@ def test_memory_is_limited_by_the_machine_and_the_group_and_the_file_system(tmp_
     assert free_bytes(tmp_path, available_bytes=1 << 60, **told) == 0
 
 
+def test_memory_that_no_file_system_holds_is_limited_by_the_machine_and_the_group_only(tmp_path: Path) -> None:
+    told = {"mounts": tmp_path / "no table", "cgroup": write(tmp_path / "self", "0::/job\n"), "cgroup_root": tmp_path}
+    assert free_bytes(None, available_bytes=1 << 60, **told) == (1 << 60) - MARGIN_BYTES
+    v2(tmp_path, "job", str(GIB), GIB // 2)
+    assert free_bytes(None, available_bytes=1 << 60, **told) == GIB // 2 - MARGIN_BYTES
+    assert free_bytes(None, available_bytes=0, **told) == 0
+
+
 def test_on_a_disk_memory_does_not_matter(tmp_path: Path) -> None:
     table = write(tmp_path / "mounts", "disk / ext4 rw 0 0\n")
     v2(tmp_path, "job", "1", 1)
