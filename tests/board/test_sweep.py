@@ -1,5 +1,6 @@
 """What dead supervisors left and nobody can use goes; what somebody may want stays."""
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -7,7 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_regions import board, end, living_supervisor
+from harness import until
+from test_regions import SUPERVISOR, board, end, living_supervisor, process
 from test_store import MIB, plenty, snapshot, steps
 
 from supervisor.board.pages import CONTROL
@@ -66,6 +68,27 @@ def test_a_board_that_is_being_taken_is_never_swept_from_under_its_supervisor(tm
     swept, _ = sweeper.communicate()
     assert set(kept) == {0}
     assert int(swept) > 1
+
+
+def test_who_comes_while_a_board_is_being_swept_waits_and_makes_a_new_one(tmp_path: Path) -> None:
+    end(living_supervisor(tmp_path))
+    left = tmp_path / board_name("run1")
+    sweeping = os.open(left, os.O_RDONLY | os.O_DIRECTORY)
+    fcntl.flock(sweeping, fcntl.LOCK_EX)
+    child = process(SUPERVISOR, tmp_path)
+    until(lambda: any(f" {child.pid} " in line for line in waiting()), "supervisor waiting for the lock")
+    shutil.rmtree(left)
+    os.close(sweeping)
+    assert child.stdout is not None
+    assert child.stdout.readline() == "ready\n"
+    assert (left / CONTROL).exists()
+    assert sweep_boards([tmp_path]) == []
+    end(child)
+
+
+def waiting() -> list[str]:
+    """Who waits for a lock; proc_locks(5)."""
+    return [line for line in Path("/proc/locks").read_text().splitlines() if "->" in line]
 
 
 def test_a_board_with_a_named_region_waits_for_its_successor(tmp_path: Path) -> None:
