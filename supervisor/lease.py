@@ -7,9 +7,12 @@ before a commit; an owner whose epoch is gone commits nothing.
 
 An owner on this machine is alive or dead, and the kernel says which. An owner
 elsewhere is alive while its counter moves: counters are compared, never clocks.
+An owner whose job a scheduler has taken away is followed at once, wherever it
+was: by a later stay of that job, or by whoever was told that the job is over.
 
 What this does *not* protect against: an owner elsewhere that was stopped for
-longer than it was watched and wakes up between its last look and its rename.
+longer than it was watched and wakes up between its last look and its rename;
+one that still lives when its job is said to be over, in that same moment.
 And a file system that neither locks nor creates exclusively.
 """
 
@@ -17,14 +20,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from supervisor.errors import DiskError, OwnedError
 from supervisor.lock import PATIENCE_S, locked
-from supervisor.owner import Life, Owner, life, this_process, whole
+from supervisor.owner import Life, Owner, follows, life, this_process, whole
 
 LEASE = "lease"
 VERSION = 1
@@ -111,13 +114,11 @@ class Lease:
             OwnedError: somebody else owns the run now.
             DiskError: the lease cannot be read; nothing is known, so nothing may be committed.
         """
-        record = read_lease(self.run_dir)
-        if (
-            record is None
-            or record.owner is None
-            or (record.epoch, record.owner.token) != (self.epoch, self.owner.token)
-        ):
-            raise _taken_over(self.run_dir, self.epoch, record)
+        still_held_by(self.run_dir, *self.witness())
+
+    def witness(self) -> tuple[int, str]:
+        """Epoch and token, by which another process of this run can ask `still_held_by`."""
+        return self.epoch, self.owner.token
 
     def release(self) -> None:
         """Give the run back; nothing happens if it is not ours any more.
@@ -136,6 +137,18 @@ class Lease:
         return LeaseRecord(epoch=self.epoch, counter=counter, owner=owner)
 
 
+def still_held_by(run_dir: Path, epoch: int, token: str) -> None:
+    """Make sure that a run still belongs to the owner with this epoch and token.
+
+    Raises:
+        OwnedError: somebody else owns the run now.
+        DiskError: the lease cannot be read; nothing is known, so nothing may be committed.
+    """
+    record = read_lease(run_dir)
+    if record is None or record.owner is None or (record.epoch, record.owner.token) != (epoch, token):
+        raise _taken_over(run_dir, epoch, record)
+
+
 def acquire(
     run_dir: Path,
     *,
@@ -144,11 +157,12 @@ def acquire(
     poll_s: float = POLL_S,
     floor_epoch: int = 0,
     owner: Owner | None = None,
+    over: Collection[str] = (),
 ) -> Lease:
     """Become the owner of a run.
 
-    A free run, or one whose owner is dead on this machine, is taken at once. An
-    owner elsewhere is watched; it is alive as soon as its counter moves.
+    A free run, or one whose owner is dead on this machine or whose job was taken away, is
+    taken at once. Another owner elsewhere is watched; it is alive as soon as its counter moves.
 
     Args:
         run_dir: the run's directory, which exists.
@@ -157,9 +171,11 @@ def acquire(
         poll_s: how often to look at it [s].
         floor_epoch: the highest epoch that the journal knows, so that a lease that was lost does not bring it back.
         owner: this process; default: `this_process()`.
+        over: jobs that the scheduler says are over.
 
     Returns:
-        The lease, with the owner before it.
+        The lease, with the owner before it; where that lives on, although its job was taken
+        away, it is the caller's to end.
 
     Raises:
         OwnedError: a living owner has it; the message names host and pid.
@@ -171,7 +187,7 @@ def acquire(
         with _exclusive(run_dir, here):
             data = _read_bytes(run_dir)
             record = LeaseRecord.parse(data) if data is not None else None
-            if data is None or data == stale or (record is not None and _is_free(record, here, run_dir)):
+            if data is None or data == stale or (record is not None and _is_free(record, here, run_dir, over)):
                 return _take(run_dir, record, here, floor_epoch)
         _watch(run_dir, data, wait, watch_s, poll_s)
         stale = data
@@ -187,13 +203,13 @@ def read_lease(run_dir: Path) -> LeaseRecord | None:
     return LeaseRecord.parse(data) if data is not None else None
 
 
-def _is_free(record: LeaseRecord, here: Owner, run_dir: Path) -> bool:
+def _is_free(record: LeaseRecord, here: Owner, run_dir: Path, over: Collection[str]) -> bool:
     """Whether the run can be taken now; False means that its owner has to be watched.
 
     Raises:
         OwnedError: its owner lives on this machine.
     """
-    if record.owner is None:
+    if record.owner is None or follows(here, record.owner) or record.owner.job in over:
         return True
     match life(record.owner, here):
         case Life.ALIVE:

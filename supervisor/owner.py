@@ -35,6 +35,8 @@ class Owner:
         pid: its process id in there.
         start_ticks: when it started [clock ticks since boot]; None where it could not be read.
         token: drawn anew at each acquisition.
+        job: the scheduler's id of the job that it runs in; None outside of one.
+        restart: how often that job was put back into the queue before.
     """
 
     host: str
@@ -43,6 +45,8 @@ class Owner:
     pid: int
     start_ticks: int | None
     token: str
+    job: str | None = None
+    restart: int | None = None
 
     def encode(self) -> dict[str, Any]:
         """The owner as JSON holds it."""
@@ -58,7 +62,7 @@ class Owner:
         if not isinstance(values, Mapping):
             return None
         host, pid, token = values.get("host"), whole(values.get("pid")), values.get("token")
-        boot_id, pid_ns = values.get("boot_id"), values.get("pid_ns")
+        boot_id, pid_ns, job = values.get("boot_id"), values.get("pid_ns"), values.get("job")
         if not isinstance(host, str) or not isinstance(token, str) or not pid:
             return None
         return Owner(
@@ -68,11 +72,18 @@ class Owner:
             pid=pid,
             start_ticks=whole(values.get("start_ticks")),
             token=token,
+            job=job if isinstance(job, str) else None,
+            restart=whole(values.get("restart")),
         )
 
 
-def this_process() -> Owner:
-    """This process, with a token of its own."""
+def this_process(*, job: str | None = None, restart: int | None = None) -> Owner:
+    """This process, with a token of its own.
+
+    Args:
+        job: the scheduler's id of the job that it runs in.
+        restart: how often that job was put back into the queue before.
+    """
     pid = os.getpid()
     return Owner(
         host=os.uname().nodename,
@@ -81,6 +92,8 @@ def this_process() -> Owner:
         pid=pid,
         start_ticks=start_ticks(pid),
         token=uuid.uuid4().hex,
+        job=job,
+        restart=restart,
     )
 
 
@@ -95,6 +108,20 @@ def life(owner: Owner, here: Owner) -> Life:
     if (owner.boot_id, owner.pid_ns) != (here.boot_id, here.pid_ns):
         return Life.UNKNOWN
     return Life.ALIVE if start_ticks(owner.pid) == owner.start_ticks else Life.DEAD
+
+
+def follows(here: Owner, owner: Owner) -> bool:
+    """Whether ``here`` is a later stay of the very job that ``owner`` runs in.
+
+    A scheduler starts a job again only after it has taken the job away.
+
+    >>> first = this_process(job="17", restart=0)
+    >>> follows(this_process(job="17", restart=1), first), follows(this_process(job="18", restart=1), first)
+    (True, False)
+    """
+    if here.job is None or here.restart is None or owner.restart is None:
+        return False
+    return here.job == owner.job and owner.restart < here.restart
 
 
 def start_ticks(pid: int) -> int | None:

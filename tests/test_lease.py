@@ -5,16 +5,17 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from supervisor.errors import DiskError, OwnedError
-from supervisor.lease import LEASE, LeaseRecord, acquire, read_lease
+from supervisor.lease import LEASE, Lease, LeaseRecord, acquire, read_lease, still_held_by
 from supervisor.lock import locked
 from supervisor.owner import Life, Owner, life, start_ticks, this_process
 
@@ -214,6 +215,130 @@ def test_a_lease_that_is_gone_or_released_is_not_held(tmp_path: Path) -> None:
     (tmp_path / LEASE).unlink()
     with pytest.raises(OwnedError, match="the lease is gone"):
         lease.still_held()
+
+
+def in_job(owner: Owner, job: str | None, restart: int | None) -> Owner:
+    return replace(owner, job=job, restart=restart)
+
+
+def test_a_later_stay_of_the_same_job_takes_over_at_once_wherever_the_earlier_was(tmp_path: Path) -> None:
+    write(tmp_path, LeaseRecord(epoch=4, counter=9, owner=in_job(elsewhere(), "17", 0)))
+    lease = acquire(tmp_path, wait=no_wait, owner=this_process(job="17", restart=2))
+    assert (lease.epoch, lease.previous) == (5, in_job(elsewhere(), "17", 0))
+    read = read_lease(tmp_path)
+    assert read is not None
+    assert read.owner == lease.owner
+    assert (lease.owner.job, lease.owner.restart) == ("17", 2)
+
+
+def test_so_it_does_where_the_earlier_one_still_lives_on_this_machine(tmp_path: Path, start: type[Contender]) -> None:
+    owner = start()
+    owner.go()
+    assert owner.line().startswith("owns 1")
+    record = read_lease(tmp_path)
+    assert record is not None
+    assert record.owner is not None
+    write(tmp_path, replace(record, owner=in_job(record.owner, "17", 1)))
+    with pytest.raises(OwnedError):
+        acquire(tmp_path, wait=no_wait, owner=this_process(job="17", restart=1))
+    lease = acquire(tmp_path, wait=no_wait, owner=this_process(job="17", restart=2))
+    assert lease.previous is not None
+    assert lease.previous.pid == owner.process.pid
+
+
+def test_the_earlier_stay_finds_out_at_its_next_renewal_and_before_a_commit(tmp_path: Path) -> None:
+    first = acquire(tmp_path, wait=no_wait, owner=in_job(elsewhere(), "17", 0))
+    acquire(tmp_path, wait=no_wait, owner=this_process(job="17", restart=1))
+    for refused in (first.renew, first.still_held):
+        with pytest.raises(OwnedError, match="under epoch 2"):
+            refused()
+
+
+@pytest.mark.parametrize(
+    ("before", "here"),
+    [
+        (("17", 1), ("17", 1)),  # a second task of the same stay
+        (("17", 2), ("17", 1)),  # the earlier one, woken late
+        (("17", 0), ("18", 1)),
+        ((None, None), ("17", 1)),
+        (("17", 0), (None, None)),
+        (("17", None), ("17", 1)),
+    ],
+)
+def test_any_other_owner_elsewhere_is_watched_as_ever(
+    tmp_path: Path, before: tuple[str | None, int | None], here: tuple[str | None, int | None]
+) -> None:
+    write(tmp_path, LeaseRecord(epoch=4, counter=9, owner=in_job(elsewhere(), *before)))
+    waited: list[float] = []
+    acquire(tmp_path, wait=waited.append, owner=in_job(this_process(), *here), over=["16"], watch_s=30, poll_s=2)
+    assert sum(waited) == 30
+
+
+def test_a_job_that_the_scheduler_says_is_over_is_not_waited_for(tmp_path: Path) -> None:
+    write(tmp_path, LeaseRecord(epoch=4, counter=9, owner=in_job(elsewhere(), "17", 3)))
+    lease = acquire(tmp_path, wait=no_wait, owner=this_process(job="18", restart=0), over=["16", "17"])
+    assert lease.epoch == 5
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["7", "8"]),  # job
+            st.integers(0, 3),  # restart
+            st.sets(st.sampled_from(["7", "8"]), max_size=1),  # said to be over
+            st.sampled_from(["nothing", "release", "renew"]),
+        ),
+        max_size=12,
+    )
+)
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_follows_whatever_one_lease_holds_and_epochs_grow(tmp_path: Path, stays) -> None:  # type: ignore[no-untyped-def]
+    run_dir = Path(tempfile.mkdtemp(dir=tmp_path))
+    leases: list[Lease] = []
+    free = True
+    for number, (job, restart, over, then) in enumerate(stays):
+        here = in_job(replace(elsewhere(100 + number), boot_id=f"boot {number}"), job, restart)
+        last = leases[-1].owner if leases else None
+        same = last is not None and last.job == job and (last.restart or 0) < restart
+        allowed = free or same or (last is not None and last.job in over)
+        try:
+            leases.append(acquire(run_dir, wait=lambda _: leases[-1].renew(), owner=here, over=over, poll_s=30))
+        except OwnedError:
+            assert not allowed
+            continue
+        assert allowed
+        free = False
+        for old in leases[:-1]:
+            with pytest.raises(OwnedError):
+                old.still_held()
+        leases[-1].still_held()
+        still_held_by(run_dir, *leases[-1].witness())
+        if then == "renew":
+            leases[-1].renew()
+        elif then == "release":
+            leases[-1].release()
+            free = True
+    assert [lease.epoch for lease in leases] == list(range(1, len(leases) + 1))
+
+
+def test_another_process_of_the_run_can_ask_for_its_leader(tmp_path: Path) -> None:
+    lease = acquire(tmp_path, wait=no_wait, owner=elsewhere())
+    epoch, token = lease.witness()
+    still_held_by(tmp_path, epoch, token)
+    for stranger in ((epoch, "another"), (epoch + 1, token)):
+        with pytest.raises(OwnedError, match="process 7 on far has it under epoch 1"):
+            still_held_by(tmp_path, *stranger)
+    (tmp_path / LEASE).unlink()
+    (tmp_path / LEASE).mkdir()
+    with pytest.raises(DiskError):
+        still_held_by(tmp_path, epoch, token)
+
+
+def test_a_record_of_an_older_release_is_still_read(tmp_path: Path) -> None:
+    values = json.loads(LeaseRecord(epoch=4, counter=9, owner=elsewhere()).encode())
+    del values["owner"]["job"], values["owner"]["restart"]
+    record = LeaseRecord.parse(json.dumps(values).encode())
+    assert record == LeaseRecord(epoch=4, counter=9, owner=elsewhere())
 
 
 def test_what_cannot_be_read_is_not_taken(tmp_path: Path) -> None:

@@ -34,7 +34,6 @@ from supervisor.board.pages import BELL, CONTROL, Control, control_size
 from supervisor.board.regions import (
     dangles,
     is_region,
-    open_region,
     region_name,
     regions_in,
     reserve_file,
@@ -115,7 +114,7 @@ class Board:
             (self.directory / ANONYMOUS).touch(mode=0o600)
         else:
             (self.directory / ANONYMOUS).unlink(missing_ok=True)
-        self._adopt_memory()
+        self._drop_links()
         self.control = self._open_control(ranks)
         self.bell = self._open_bell()
 
@@ -132,15 +131,11 @@ class Board:
                     return directory, left is not None, descriptor
                 os.close(descriptor)  # it was being swept away
 
-    def _adopt_memory(self) -> None:
-        """Hold what a predecessor holds that is alive still; drop the links of one that is not."""
+    def _drop_links(self) -> None:
+        """Links of a predecessor lead nowhere, or to memory that goes with it."""
         for path in self.directory.iterdir():
-            if not is_region(path.name) or not path.is_symlink():
-                continue
-            try:
-                self._hold(path, open_region(path, os.O_RDWR))
-            except OSError:
-                path.unlink(missing_ok=True)
+            if is_region(path.name) and path.is_symlink():
+                path.unlink()
 
     def _hold(self, path: Path, descriptor: int) -> None:
         self._let_go(path)

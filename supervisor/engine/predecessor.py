@@ -10,6 +10,7 @@ from supervisor.engine.memory import Memory
 from supervisor.engine.progress import last_step
 from supervisor.errors import MachineError
 from supervisor.launch.processes import kill, marked
+from supervisor.owner import Life, Owner, life
 
 #: What a predecessor left must be dead within this [s].
 PATIENCE_S = 30.0
@@ -29,6 +30,22 @@ def end_workers(run_id: str) -> None:
         kill(left)
         if time.monotonic() > until_s:
             raise MachineError(f"processes {left} of an earlier attempt cannot be killed", "reboot the machine")
+        time.sleep(_PAUSE_S)
+
+
+def end_supervisor(previous: Owner | None, here: Owner) -> None:
+    """Kill a supervisor of this machine whose run is ours now: its scheduler has given it up.
+
+    Raises:
+        MachineError: it cannot be killed.
+    """
+    until_s = time.monotonic() + PATIENCE_S
+    while previous is not None and life(previous, here) is Life.ALIVE:
+        kill([previous.pid])
+        if time.monotonic() > until_s:
+            raise MachineError(
+                f"process {previous.pid}, which had this run before, cannot be killed", "reboot the machine"
+            )
         time.sleep(_PAUSE_S)
 
 

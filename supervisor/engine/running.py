@@ -18,6 +18,7 @@ import psutil
 
 from supervisor.board.room import cgroup_headroom_bytes, free_bytes
 from supervisor.board.store import Board, left_behind, remove_boards
+from supervisor.board.sweep import sweep_boards
 from supervisor.engine.loop import Loop
 from supervisor.engine.memory import Memory
 from supervisor.engine.opening import (
@@ -29,19 +30,24 @@ from supervisor.engine.opening import (
     is_done,
     open_run,
 )
-from supervisor.engine.predecessor import end_workers
+from supervisor.engine.predecessor import end_supervisor, end_workers
 from supervisor.engine.world import World
 from supervisor.errors import DiskError, ExitCode, JobError, MachineError, SupervisorError
 from supervisor.job import Job, check_program
 from supervisor.journal import Journal
 from supervisor.launch.gpus import visible_gpus
 from supervisor.launch.processes import adopt_orphans
+from supervisor.launch.slurm import incarnation
 from supervisor.lease import Lease, acquire
+from supervisor.owner import Owner, this_process
 from supervisor.policy.ledger import Ledger
 from supervisor.watch.requests import forget_stop
 from supervisor.watch.signals import Inbox, listen
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+
+#: Set for a job that was submitted to start once others are over: their ids, with commas.
+AFTER = "SUPERVISOR_AFTER"
 
 Tell = Callable[[str, Mapping[str, Any]], None]
 
@@ -105,6 +111,7 @@ def run(job: Job, terms: Terms, inbox: Inbox, tell: Tell) -> ExitCode:
         spare_bytes=spare_bytes,
         ignore_hangup=sys.stdin is None or not sys.stdin.isatty(),
     )
+    sweep_boards(board_roots())
     check_directory(job.run_dir)
     before = history(job.run_dir)
     check_terms(job, before, terms)
@@ -115,7 +122,13 @@ def run(job: Job, terms: Terms, inbox: Inbox, tell: Tell) -> ExitCode:
     if not done and (before.run_id is None or terms.fresh or terms.accept_changes):
         check_program(job, Path.cwd())
     try:
-        lease = acquire(job.run_dir, wait=partial(_wait, inbox), floor_epoch=before.epoch)
+        lease = acquire(
+            job.run_dir,
+            wait=partial(_wait, inbox),
+            floor_epoch=before.epoch,
+            owner=_owner(os.environ),
+            over=_over(os.environ),
+        )
     except _Signalled as signalled:
         return signalled.code
     try:
@@ -129,6 +142,7 @@ def run(job: Job, terms: Terms, inbox: Inbox, tell: Tell) -> ExitCode:
 
 def _owned(job: Job, terms: Terms, world: World, lease: Lease) -> ExitCode:
     """The same, once the run is ours."""
+    end_supervisor(lease.previous, lease.owner)
     forget_stop(job.run_dir)  # from here on a stop is meant for us
     before = history(job.run_dir)  # the owner before us may have written since
     check_terms(job, before, terms)
@@ -143,7 +157,8 @@ def _owned(job: Job, terms: Terms, world: World, lease: Lease) -> ExitCode:
     journal = Journal.open(job.run_dir, time.time, socket.gethostname())
     opened = open_run(job, journal, before, terms)
     adopt_orphans()
-    memory = Memory(Board(opened.run_id, world.processes, board_roots(), room), admit=lambda _size: None)
+    board = Board(opened.run_id, world.processes, board_roots(), room, anonymous=lease.owner.job is not None)
+    memory = Memory(board, admit=lambda _size: None)
     loop = Loop(
         job=job,
         world=world,
@@ -165,6 +180,17 @@ def _owned(job: Job, terms: Terms, world: World, lease: Lease) -> ExitCode:
     finally:
         memory.close(remove=not keep)
     return code
+
+
+def _owner(environment: Mapping[str, str]) -> Owner:
+    """This process, and the job that it runs in."""
+    at = incarnation(environment)
+    return this_process() if at is None else this_process(job=at.job_id, restart=at.restart)
+
+
+def _over(environment: Mapping[str, str]) -> frozenset[str]:
+    """Jobs that this one waited for until they were over."""
+    return frozenset(word for word in environment.get(AFTER, "").split(",") if word.isdigit())
 
 
 def _check_processes(before: Ledger, terms: Terms, processes: int) -> None:

@@ -162,15 +162,6 @@ def test_nothing_large_is_left_of_a_killed_supervisor(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_memory_of_a_predecessor_that_lives_is_taken_over_and_outlives_it(tmp_path: Path) -> None:
-    child = living_supervisor(tmp_path)
-    heir = board(tmp_path)
-    end(child)
-    assert steps(heir) == [7]
-    heir.close()
-    assert list(tmp_path.iterdir()) == []
-
-
 @pytest.mark.parametrize("kind", ["another region", "a pipe", "a file", "nothing"])
 def test_a_link_under_a_pid_used_again_is_no_region(tmp_path: Path, kind: str) -> None:
     made = board(tmp_path)
