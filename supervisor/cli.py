@@ -52,12 +52,25 @@ def _print(value: Any) -> None:
 @click.option("--fresh", is_flag=True, help="Start at step 0, setting aside what there is.")
 @click.option("--forgive", is_flag=True, help="Start again after the run gave up, with fresh budgets.")
 @click.option("--accept-changes", is_flag=True, help="Go on although the job file changes the mathematics.")
-def run(job: Path, overrides: tuple[str, ...], *, detach: bool, **terms: bool) -> None:
+@click.option("--node-rank", type=int, help="Number of this node among several, from 0; `srun` tells it by itself.")
+@click.option("--nodes", type=int, help="How many nodes take part.")
+@click.option("--leader", metavar="HOST:PORT", help="Address of node 0, where it listens for the others.")
+def run(
+    job: Path,
+    overrides: tuple[str, ...],
+    *,
+    detach: bool,
+    node_rank: int | None,
+    nodes: int | None,
+    leader: str | None,
+    **terms: bool,
+) -> None:
     """Run JOB here to its end."""
     from supervisor.engine.running import listen_early
 
     inbox = listen_early()
     from supervisor.engine.opening import Terms
+    from supervisor.engine.place import Options
     from supervisor.engine.running import run as run_job
     from supervisor.job import load_job
     from supervisor.report.display import display
@@ -72,7 +85,7 @@ def run(job: Path, overrides: tuple[str, ...], *, detach: bool, **terms: bool) -
         arguments = [a for a in sys.argv[1:] if a != "--detach"]
         sys.exit(leave_terminal(arguments, loaded.run_dir))
     with display(loaded.run_dir) as tell:
-        code = run_job(loaded, Terms(**terms), inbox, tell)
+        code = run_job(loaded, Terms(**terms), inbox, tell, Options(node_rank, nodes, leader))
     sys.exit(code)
 
 

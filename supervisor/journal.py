@@ -23,6 +23,8 @@ from typing import Any
 from supervisor.errors import DiskError
 
 JOURNAL = "journal.jsonl"
+#: Journals of members that had lost their leader, until the next one has taken them in.
+MEMBERS = "journal-*.jsonl"
 VERSION = 1
 
 #: Every event that this release writes; the contract of the run directory.
@@ -110,18 +112,19 @@ class Journal:
         self._kept: list[bytes] = []
 
     @classmethod
-    def open(cls, run_dir: Path, clock: Callable[[], float], host: str) -> Journal:
+    def open(cls, run_dir: Path, clock: Callable[[], float], host: str, name: str = JOURNAL) -> Journal:
         """Open the journal in ``run_dir``, which exists, and create it where it is missing.
 
         Args:
             run_dir: the run's directory.
             clock: the wall clock, such as `time.time` [unix s].
             host: the name that lines are signed with.
+            name: of the file; a member that commits without its leader has one of its own.
 
         Raises:
             DiskError: the file system refused.
         """
-        path = run_dir / JOURNAL
+        path = run_dir / name
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
             fd = os.open(path, flags, 0o600)
@@ -192,6 +195,27 @@ class Journal:
         if written != len(data):
             raise DiskError(f"{self._path}: took {written} of {len(data)} bytes", "make room on the disk")
 
+    def fold_in(self, run_dir: Path) -> int:
+        """Take in what members wrote that had lost their leader; how many lines that were.
+
+        A line that is here already is passed over, so that dying in the middle costs nothing.
+
+        Raises:
+            DiskError: the file system refused; what was not taken in stays where it is.
+        """
+        taken = 0
+        for path in sorted(run_dir.glob(MEMBERS)):
+            known = set(_bytes_from(self._path, 0).split(b"\n"))
+            for line in _bytes_from(path, 0).split(b"\n"):
+                if _parse(line) is not None and line not in known:
+                    self._put(line + b"\n", durable=True)
+                    taken += 1
+            try:
+                path.unlink()
+            except OSError as error:
+                raise DiskError(f"{path}: {error.strerror}", "the run directory must be writable") from error
+        return taken
+
     def close(self) -> None:
         """Close the file; nothing is pending."""
         os.close(self._fd)
@@ -208,6 +232,18 @@ def read(path: Path) -> list[Record]:
         DiskError: it is there and cannot be read, which is not the same as empty.
     """
     return _records(_bytes_from(path, 0))
+
+
+def read_run(run_dir: Path) -> list[Record]:
+    """Read all that is known of a run: its journal, and what members without a leader wrote since.
+
+    Raises:
+        DiskError: something is there and cannot be read.
+    """
+    data = _bytes_from(run_dir / JOURNAL, 0)
+    known = set(data.split(b"\n"))
+    told = [line for path in sorted(run_dir.glob(MEMBERS)) for line in _bytes_from(path, 0).split(b"\n")]
+    return _records(data) + _records(b"\n".join(line for line in told if line not in known))
 
 
 def read_from(path: Path, offset: int) -> tuple[list[Record], int]:

@@ -22,6 +22,8 @@ from supervisor.policy.lifecycle import Gang
 #: What all parts of one checkpoint that come over the link may take of the leader's memory [bytes]. In
 #: data-parallel training a rank's own part is some kilobytes.
 PARTS_BYTES = 256 << 20
+#: How long what is said last may take to arrive [s].
+DISMISS_S = 2.0
 #: Name under which a rank's own JSON comes.
 TOLD = "told"
 
@@ -331,7 +333,8 @@ class Crew:
 
     # -- leaving
 
-    def dismiss(self, code: int, state: str, patience_s: float) -> None:
-        """Have every member leave with this exit code."""
+    def dismiss(self, code: int, state: str) -> None:
+        """Have every member leave with this exit code, and hang up."""
         self.want(leave=code, kill=True, state=state)
-        self._hub.flush(patience_s)
+        self._hub.flush(DISMISS_S)
+        self._hub.close()

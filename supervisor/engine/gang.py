@@ -22,6 +22,8 @@ LINGER_S = 60.0
 #: How long the other ranks may take to record how they ended, once one is gone. A root cause on
 #: one rank and its echo on another are milliseconds apart.
 TESTIMONY_S = 0.3
+#: A GPU's driver may take this long to give a killed process's memory back [s].
+RESOURCE_S = 30.0
 
 
 @dataclass(slots=True)
@@ -56,6 +58,7 @@ class Workers:
     _killing: bool = False
     _done_since_s: float | None = None
     _gone: bool = False
+    _dead_since_s: float = 0.0
 
     def start(self, environment: Mapping[str, str]) -> None:
         """Start the launcher.
@@ -166,7 +169,10 @@ class Workers:
         left = marked(f"{MARKER}={self.marker}")
         kill(left)
         self._launcher_status = self.children.status(self._launcher)
-        if left or self.resource_held(self._pids):
+        if left:
+            return Gang.BROKEN
+        self._dead_since_s = self._dead_since_s or time.monotonic()
+        if time.monotonic() - self._dead_since_s < RESOURCE_S and self.resource_held(self._pids):
             return Gang.BROKEN
         self._gone = True
         return Gang.GONE

@@ -53,8 +53,6 @@ IDLE_S = 0.5
 BUSY_S = 0.02
 #: How long a drain waits for one more step to settle [s]; contract, section 1.
 DRAIN_S = 2.0
-#: A GPU's driver may take this long to give a killed process's memory back [s].
-GPU_MEMORY_S = 30.0
 #: How long the commit thread may take to end once it has nothing to do [s].
 CLOSE_S = 5.0
 
@@ -160,6 +158,8 @@ class Loop:
         finally:
             self._starter.close()
             self._allocation.close(self._state)
+            if self.crew is not None:
+                self.crew.dismiss(ExitCode.HANDED_BACK if self._exit is None else self._exit, self._state)
         self._checkpoints.committer.close(patience_s=0.0 if self._checkpoints.under_way else CLOSE_S)
         self._tell_progress(force=True)
         return self._exit
@@ -383,9 +383,7 @@ class Loop:
 
     def _gpu_memory_held(self, pids: set[int]) -> bool:
         leaving = self._wishes.wish is not Wish.GO_ON
-        if self.world.gpus is None or leaving or time.monotonic() - self._team.node.killed_at_s > GPU_MEMORY_S:
-            return False
-        return memory_held_by(pids)
+        return self.world.gpus is not None and not leaving and memory_held_by(pids)
 
     def _close_attempt(self) -> None:
         refusal = self._team.node.refusal

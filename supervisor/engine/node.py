@@ -49,7 +49,6 @@ class Node:
         gang: its workers.
         refusal: memory was refused to one of them.
         stood_by: they were there before their attempt began.
-        killed_at_s: monotonic time of the first kill [s]; 0.0 without one.
     """
 
     run_id: str
@@ -59,7 +58,6 @@ class Node:
     gang: Gang = Gang.NONE
     refusal: SupervisorError | None = None
     stood_by: bool = False
-    killed_at_s: float = 0.0
     _workers: Workers | None = None
     _granted: bool = field(default=False)
 
@@ -99,6 +97,8 @@ class Node:
             self.refusal = self.refusal or refusal
             self._granted = self._granted or granted
             self.gang = self._workers.look(now_s)
+        else:
+            self.starter.reap()
         return self.gang
 
     def new_layout(self) -> bool:
@@ -137,7 +137,6 @@ class Node:
         """End every worker; `look` tells when none is left."""
         if self._workers is None:
             return
-        self.killed_at_s = self.killed_at_s or time.monotonic()
         self._workers.kill()
         self.gang = self._workers.look(time.monotonic())
 
@@ -151,7 +150,7 @@ class Node:
         """The attempt has been dealt with."""
         if self._workers is not None:
             self._workers.close()
-        self._workers, self.gang, self.killed_at_s = None, Gang.NONE, 0.0
+        self._workers, self.gang = None, Gang.NONE
 
 
 def first_orders(attempt: int, *, period: int, due_every: int, taken: int) -> Orders:

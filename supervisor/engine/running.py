@@ -19,8 +19,12 @@ import psutil
 from supervisor.board.room import cgroup_headroom_bytes, free_bytes
 from supervisor.board.store import Board, left_behind, remove_boards
 from supervisor.board.sweep import sweep_boards
+from supervisor.engine.crew import Crew
+from supervisor.engine.joining import TOKEN, join, said_of, unlike
 from supervisor.engine.loop import Loop
+from supervisor.engine.meeting import Over, announce
 from supervisor.engine.memory import Memory
+from supervisor.engine.messages import Wanted
 from supervisor.engine.opening import (
     Terms,
     admit,
@@ -30,15 +34,19 @@ from supervisor.engine.opening import (
     is_done,
     open_run,
 )
+from supervisor.engine.place import Options, Stand, find_stand
 from supervisor.engine.predecessor import end_supervisor, end_workers
 from supervisor.engine.world import World
 from supervisor.errors import DiskError, ExitCode, JobError, MachineError, SupervisorError
 from supervisor.job import Job, check_program
 from supervisor.journal import Journal
 from supervisor.launch.gpus import visible_gpus
+from supervisor.launch.interfaces import interface_of
 from supervisor.launch.processes import adopt_orphans
 from supervisor.launch.slurm import incarnation
 from supervisor.lease import Lease, acquire
+from supervisor.link.address import TOKEN_BYTES, Address, new_token
+from supervisor.link.hub import Hub
 from supervisor.owner import Owner, this_process
 from supervisor.policy.ledger import Ledger
 from supervisor.watch.requests import forget_stop
@@ -86,7 +94,7 @@ def count_processes(job: Job, gpus: list[str] | None) -> int:
     return wanted
 
 
-def run(job: Job, terms: Terms, inbox: Inbox, tell: Tell) -> ExitCode:
+def run(job: Job, terms: Terms, inbox: Inbox, tell: Tell, options: Options | None = None) -> ExitCode:
     """Run a job here to its end.
 
     Args:
@@ -94,6 +102,7 @@ def run(job: Job, terms: Terms, inbox: Inbox, tell: Tell) -> ExitCode:
         terms: how an earlier run is to be gone on with.
         inbox: signals, listened for since the process began.
         tell: shown every change, for people.
+        options: what the command line says of other nodes.
 
     Returns:
         What to exit with.
@@ -101,6 +110,7 @@ def run(job: Job, terms: Terms, inbox: Inbox, tell: Tell) -> ExitCode:
     Raises:
         SupervisorError: something outside refused.
     """
+    stand = find_stand(job, options or Options(), os.environ)
     gpus = visible_gpus()
     world = World(
         processes=count_processes(job, gpus),
@@ -110,21 +120,50 @@ def run(job: Job, terms: Terms, inbox: Inbox, tell: Tell) -> ExitCode:
         tell=tell,
         spare_bytes=spare_bytes,
         ignore_hangup=sys.stdin is None or not sys.stdin.isatty(),
+        node=stand.node,
+        nodes=stand.nodes,
+        host=stand.host or "127.0.0.1",
+        interface=interface_of(stand.host) if stand.host is not None else None,
     )
     sweep_boards(board_roots())
+    if stand.node > 0:
+        return join(job, world, stand, at=incarnation(os.environ), roots=board_roots(), room=room)
+    if stand.nodes == 1:
+        return _lead(job, terms, world, stand)
+    code = int(ExitCode.BUG)
+    try:
+        code = int(_lead(job, terms, world, stand))
+    except SupervisorError as error:
+        code = int(error.exit_code)
+        raise
+    finally:
+        _say_over(job, stand, code)
+    return ExitCode(code)
+
+
+def _say_over(job: Job, stand: Stand, code: int) -> None:
+    """Members that have not joined, or come back later, learn that there is nobody to come to."""
+    try:
+        announce(job.run_dir, stand.allocation, Over(code))
+    except OSError:
+        return  # then they wait for a while
+
+
+def _lead(job: Job, terms: Terms, world: World, stand: Stand) -> ExitCode:
+    """Lead a run: the only node, or the first of several."""
     check_directory(job.run_dir)
     before = history(job.run_dir)
     check_terms(job, before, terms)
     done = is_done(job, before, terms)
     if done and not left_behind(str(before.run_id), board_roots()):
-        tell("already_finished", {"run_dir": str(job.run_dir)})
+        world.tell("already_finished", {"run_dir": str(job.run_dir)})
         return ExitCode.FINISHED
     if not done and (before.run_id is None or terms.fresh or terms.accept_changes):
         check_program(job, Path.cwd())
     try:
         lease = acquire(
             job.run_dir,
-            wait=partial(_wait, inbox),
+            wait=partial(_wait, world.inbox),
             floor_epoch=before.epoch,
             owner=_owner(os.environ),
             over=_over(os.environ),
@@ -132,7 +171,7 @@ def run(job: Job, terms: Terms, inbox: Inbox, tell: Tell) -> ExitCode:
     except _Signalled as signalled:
         return signalled.code
     try:
-        return _owned(job, terms, world, lease)
+        return _owned(job, terms, world, stand, lease)
     finally:
         try:
             lease.release()
@@ -140,10 +179,12 @@ def run(job: Job, terms: Terms, inbox: Inbox, tell: Tell) -> ExitCode:
             pass  # the next owner finds this process dead, which is as good
 
 
-def _owned(job: Job, terms: Terms, world: World, lease: Lease) -> ExitCode:
+def _owned(job: Job, terms: Terms, world: World, stand: Stand, lease: Lease) -> ExitCode:
     """The same, once the run is ours."""
     end_supervisor(lease.previous, lease.owner)
     forget_stop(job.run_dir)  # from here on a stop is meant for us
+    journal = Journal.open(job.run_dir, time.time, socket.gethostname())
+    journal.fold_in(job.run_dir)
     before = history(job.run_dir)  # the owner before us may have written since
     check_terms(job, before, terms)
     done = is_done(job, before, terms)
@@ -153,8 +194,7 @@ def _owned(job: Job, terms: Terms, world: World, lease: Lease) -> ExitCode:
     if done:
         world.tell("already_finished", {"run_dir": str(job.run_dir)})
         return ExitCode.FINISHED
-    _check_processes(before, terms, world.processes)
-    journal = Journal.open(job.run_dir, time.time, socket.gethostname())
+    _check_processes(before, terms, world.world_size)
     opened = open_run(job, journal, before, terms)
     adopt_orphans()
     board = Board(opened.run_id, world.processes, board_roots(), room, anonymous=lease.owner.job is not None)
@@ -168,6 +208,7 @@ def _owned(job: Job, terms: Terms, world: World, lease: Lease) -> ExitCode:
         lease=lease,
         memory=memory,
         accept_changes=terms.accept_changes,
+        crew=_crew(job, world, stand, lease, opened.run_id) if world.nodes > 1 else None,
     )
     memory.admit = lambda size: admit(job.run_dir, size, first=not loop.ledger.committed)
     keep = True
@@ -191,6 +232,30 @@ def _owner(environment: Mapping[str, str]) -> Owner:
 def _over(environment: Mapping[str, str]) -> frozenset[str]:
     """Jobs that this one waited for until they were over."""
     return frozenset(word for word in environment.get(AFTER, "").split(",") if word.isdigit())
+
+
+def _crew(job: Job, world: World, stand: Stand, lease: Lease, run_id: str) -> Crew:
+    """Listen for the other nodes, and tell them where.
+
+    Raises:
+        MachineError: the address cannot be listened on.
+        DiskError: the run directory refused.
+    """
+    token = os.environ.get(TOKEN)
+    secret = bytes.fromhex(token) if token is not None and len(token) == 2 * TOKEN_BYTES else new_token()
+    try:
+        hub = Hub(world.host, stand.port, secret, {"run_id": run_id})
+    except OSError as error:
+        raise MachineError(
+            f"{world.host}:{stand.port} cannot be listened on: {error.strerror}", "give another port with --leader"
+        ) from error
+    try:
+        announce(job.run_dir, stand.allocation, Address(*hub.address, secret))
+    except OSError as error:
+        raise DiskError(f"{job.run_dir}/control: {error.strerror}", "the run directory must be writable") from error
+    epoch, owner = lease.witness()
+    ours = said_of(job, world)
+    return Crew(hub, world.nodes, Wanted(run_id=run_id, epoch=epoch, token=owner), lambda theirs: unlike(ours, theirs))
 
 
 def _check_processes(before: Ledger, terms: Terms, processes: int) -> None:

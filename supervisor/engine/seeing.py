@@ -116,7 +116,8 @@ class Sight:
         if gang is Gang.ALIVE and self.wishes.wish is Wish.GO_ON:
             if not beats:
                 return -1
-            step, due_every = min(beat.step for beat in beats), self.checkpoints.due_every
+            # All ranks are at most a step apart, and what other nodes say is a moment old.
+            step, due_every = min(beat.step for beat in self.team.node.beats), self.checkpoints.due_every
             period = self.period(beats)
             return max(step // period * period, step // due_every * due_every if due_every else 0)
         whole = self.memory.common()

@@ -119,6 +119,10 @@ class Starter:
             return False
         return self.world.spare_bytes() > AUTO_SPARE_BYTES + PROCESS_BYTES * (1 + self.world.processes)
 
+    def reap(self) -> None:
+        """Collect what has ended of earlier attempts, while none is under way that would do it."""
+        self._children.status(0)
+
     def discard(self) -> None:
         """End the workers that stand by, and leave nothing of them."""
         standby, self._standby = self._standby, None

@@ -27,6 +27,7 @@ class Wishes:
         grace_s: assumed when a notice names no deadline [s].
         ignore_hangup: the run outlives its terminal.
         write: the journal's append.
+        asks: whether requests in the run directory are looked for; only the leader's business.
         wish: the strongest so far.
         by: who wished it.
         since_s: monotonic time of the first wish to leave [s].
@@ -37,6 +38,7 @@ class Wishes:
     grace_s: float
     ignore_hangup: bool
     write: Callable[..., Any]
+    asks: bool = True
     wish: Wish = Wish.GO_ON
     by: str = ""
     since_s: float = 0.0
@@ -56,7 +58,7 @@ class Wishes:
                 continue
             elif caught in HANDING_BACK:
                 self.hand_back(caught.name)
-        if now_s < self._look_again_s or self.wish is not Wish.GO_ON:
+        if not self.asks or now_s < self._look_again_s or self.wish is not Wish.GO_ON:
             return
         self._look_again_s = now_s + _LOOK_EVERY_S
         asked_by = stop_asked(self.run_dir)

@@ -13,6 +13,9 @@ from supervisor.job import Job, is_ours, program_argv
 from supervisor.launch.command import Launch, launch
 from supervisor.watch.signals import Inbox
 
+#: The interface that gloo listens on.
+GLOO = "GLOO_SOCKET_IFNAME"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
@@ -29,6 +32,7 @@ class World:
         node: number of this machine among those that take part, from 0.
         nodes: how many do.
         host: address at which the others reach the first one.
+        interface: of the network on which it is reached; None where that is not known.
     """
 
     processes: int
@@ -41,6 +45,7 @@ class World:
     node: int = 0
     nodes: int = 1
     host: str = "127.0.0.1"
+    interface: str | None = None
 
     @property
     def world_size(self) -> int:
@@ -74,6 +79,8 @@ def attempt_command(
         standby=standby,
         node=world.node,
     )
+    if order.rendezvous.nodes > 1 and world.interface is not None and GLOO not in {*job.env, *world.environment}:
+        environment[GLOO] = world.interface
     return launch(
         processes=order.processes,
         rendezvous=order.rendezvous,

@@ -246,7 +246,6 @@ class Later:
 
 #: Every key that is accepted only with what is built; a release that builds more removes the line.
 LATER = (
-    Later("launch.nodes", (1,)),
     Later("checkpoint.keep_every", (None,)),
     Later("checkpoint.keep_best", (None,)),
     Later("checkpoint.mirror", (None,)),
@@ -261,8 +260,8 @@ LATER = (
 def not_built(job: Job) -> list[tuple[Later, Any]]:
     """List the keys of ``job`` that ask for what comes with a later release, with their values.
 
-    >>> [later.key for later, _ in not_built(Job(program="jobs.lora", launch=Launch(nodes=2)))]
-    ['launch.nodes']
+    >>> [later.key for later, _ in not_built(Job(program="jobs.lora", start_from="old/checkpoint-3"))]
+    ['start_from']
     """
     found = []
     for later in LATER:

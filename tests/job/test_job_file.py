@@ -111,7 +111,6 @@ def test_what_cannot_work_is_answered_with_line_key_and_remedy(
 @pytest.mark.parametrize(
     ("line", "key", "default"),
     [
-        ("launch: {nodes: 2}", "launch.nodes: 2", "(1)"),
         ("checkpoint: {keep_every: 1000 steps}", "checkpoint.keep_every: 1000 steps", "(null)"),
         ("checkpoint: {keep_best: {metric: eval_loss}}", "checkpoint.keep_best", "(null)"),
         ("checkpoint: {mirror: s3://bucket/x}", "checkpoint.mirror: s3://bucket/x", "(null)"),

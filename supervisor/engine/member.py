@@ -1,0 +1,279 @@
+"""A member: the supervisor of a node that does not lead.
+
+It compares what the leader wants with what is, and does what is missing; after a cut just as before it.
+It decides one thing by itself: without the leader for longer than a cut is survived, its workers are ended,
+since the leader has ended the others'.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from supervisor.checkpoint.parts import Part
+from supervisor.engine.assembly import TornSnapshotError, share_of, sources_of
+from supervisor.engine.crew import TOLD
+from supervisor.engine.memory import Memory, Whole
+from supervisor.engine.messages import PART, PARTED, SEEN, WANTED, Seen, Wanted
+from supervisor.engine.node import Node, Testimony, first_orders
+from supervisor.engine.team import JOIN_S
+from supervisor.errors import ExitCode, MachineError, SupervisorError
+from supervisor.link.events import Event, Heard, Joined, Lost, Refused
+from supervisor.link.hub import PATIENCE_S, PUMP_S
+from supervisor.link.line import Line
+from supervisor.link.wire import BODY_LIMIT, Frame
+from supervisor.policy.lifecycle import Gang, Wish
+from supervisor.watch.ready import ready
+
+#: What all goes on is told so often [s].
+TELL_S = 1.0
+#: While a kill is under way nobody rings [s].
+BUSY_S = 0.02
+#: A leader that refuses this node for so long means it [s].
+REFUSED_S = 10.0
+#: So much of a part leaves before more is read [bytes].
+FLUSH_BYTES = 4 << 20
+
+
+@dataclass(slots=True)
+class Member:
+    """One stay of a member, until the leader has it leave.
+
+    Attributes:
+        line: to the leader.
+        fd: of the inbox of signals.
+        heard: asks for what signals mean: the wish, and who made it.
+        open: makes this node's part of a run, once the leader has said which.
+        tell: shown every change, for people.
+        wanted: what the leader wants; None before it said so.
+        node: this node's part; None before that.
+        since_s: when this stay began, monotonic [s].
+    """
+
+    line: Line
+    fd: int
+    heard: Callable[[float], tuple[Wish, str]]
+    open: Callable[[Wanted], Node]
+    tell: Callable[[str, dict[str, object]], None]
+    wanted: Wanted | None = None
+    node: Node | None = None
+    since_s: float = field(default_factory=time.monotonic)
+    wish: Wish = Wish.GO_ON
+    by: str = ""
+    _told: Seen | None = None
+    _told_at_s: float = 0.0
+    _unbegun: tuple[int, str | None] | None = None  # an attempt that was not begun here, and why not
+    _answered: int = 0
+    _refused: tuple[float, str] | None = None
+    _parting: ExitCode | None = None
+
+    def step(self) -> ExitCode | None:
+        """Look, obey and tell once; the exit code when the leader has this member leave.
+
+        Raises:
+            MachineError: the leader does not want this node.
+        """
+        now_s = time.monotonic()
+        self.wish, self.by = self.heard(now_s)
+        for event in self.line.pump(now_s):
+            self._take(event, now_s)
+        if self._refused is not None and now_s - self._refused[0] > REFUSED_S:
+            raise MachineError(f"the leader sent this node away: {self._refused[1]}", "see the leader's own words")
+        if self.node is not None and self.wanted is not None:
+            gang = self.node.look(now_s)
+            if not self.line.joined and self.line.silent_s(now_s) > PATIENCE_S and gang is not Gang.GONE:
+                self.node.kill()  # the leader has ended the others by now
+            self._obey(self.node, self.wanted)
+        self._speak(now_s)
+        return self._parting
+
+    def wait(self) -> None:
+        """Sleep until something comes, or a beat is due."""
+        fds = [self.fd, self.line.fd, *(self.node.fds if self.node is not None else ())]
+        ending = self.node is not None and self.node.present and (self.wanted is None or self.wanted.kill)
+        ready(fds, BUSY_S if ending and self.node is not None and self.node.gang is not Gang.GONE else PUMP_S)
+
+    @property
+    def overdue(self) -> bool:
+        """Whether the leader should have come long ago."""
+        return self.wanted is None and time.monotonic() - self.since_s > JOIN_S
+
+    # -- hearing
+
+    def _take(self, event: Event, now_s: float) -> None:
+        match event:
+            case Joined():
+                self._told, self._refused = None, None  # it knows nothing of us yet
+                self.tell("joined", {})
+            case Refused(reason, _):
+                self._refused = self._refused or (now_s, reason)
+                self._refused = (self._refused[0], reason)
+            case Lost(_, reason):
+                self.tell("leader_lost", {"reason": reason})
+            case Heard(_, frame) if frame.kind == WANTED:
+                wanted = Wanted.read(frame.fields)
+                if self.node is None or self.wanted is None or self.wanted.run_id != wanted.run_id:
+                    self._leave_run()
+                    self.node = self.open(wanted)
+                self.wanted = wanted
+            case Heard():
+                pass  # a leader of a later release may say more
+
+    def _leave_run(self) -> None:
+        if self.node is not None:
+            self.node.end()
+            self.node.close()
+            self.node.memory.close(remove=True)
+            self.node = None
+
+    # -- obeying
+
+    def _obey(self, node: Node, wanted: Wanted) -> None:
+        if wanted.leave is not None:
+            node.end()
+            node.close()
+            self._parting = ExitCode(wanted.leave)
+            return
+        order = wanted.order
+        begun = node.order is not None and order is not None and node.order.number == order.number
+        if order is None:
+            self._clear(node)  # a new leader, which knows nothing of what an old one began
+            return
+        if self._unbegun is not None and self._unbegun[0] == order.number:
+            return
+        if not begun:
+            self._begin(node, wanted)
+            return
+        if wanted.kill:
+            if node.gang is not Gang.GONE:
+                node.kill()
+            return
+        node.memory.give_orders(
+            drain=wanted.drain,
+            period=wanted.period,
+            due_every=wanted.due_every,
+            due_at=wanted.due_at,
+            taken=wanted.taken,
+        )
+        self._part(node, wanted)
+
+    def _begin(self, node: Node, wanted: Wanted) -> None:
+        order = wanted.order
+        assert order is not None
+        if not self._clear(node):
+            return
+        if wanted.kill:
+            self._unbegun = order.number, None  # it was over before it was heard of here
+            return
+        try:
+            node.prepare(order)
+            node.begin(
+                order,
+                first_orders(
+                    order.number, period=wanted.period, due_every=wanted.due_every, taken=max(0, wanted.taken)
+                ),
+            )
+            self.tell("member_started", {"attempt": order.number, "processes": order.processes})
+        except (OSError, SupervisorError) as error:
+            self._unbegun = order.number, f"{type(error).__name__}: {error}"
+            node.close()
+
+    @staticmethod
+    def _clear(node: Node) -> bool:
+        """End what is left of an older attempt; whether nothing is."""
+        if node.present and node.gang is not Gang.GONE:
+            node.kill()
+            return False
+        node.close()
+        return True
+
+    # -- this node's part of a checkpoint
+
+    def _part(self, node: Node, wanted: Wanted) -> None:
+        if wanted.part is None or wanted.part[0] == self._answered:
+            return
+        number, identity = wanted.part
+        wholes = node.memory.wholes()
+        whole = next((one for one in wholes if one.identity == identity), None)
+        if whole is None:
+            passed = any(one.identity[:2] > identity[:2] for one in wholes)
+            if passed or node.gang is not Gang.ALIVE:
+                self._parted(number, "it is not on this node's board any more", again=True)
+            return  # else its step has not settled here yet
+        try:
+            self._send(node, whole, number)
+        except (OSError, TornSnapshotError) as error:
+            self._parted(number, str(error), again=isinstance(error, TornSnapshotError))
+        finally:
+            node.memory.release()
+
+    def _send(self, node: Node, whole: Whole, number: int) -> None:
+        assert node.order is not None
+        memory: Memory = node.memory
+        if not memory.hold(whole):
+            raise TornSnapshotError("it was overwritten before it could be held", "the next is taken")
+        unsent = 0
+        for source in sources_of(memory, whole, node.order.first_rank):
+            told, files = share_of(source)
+            for name, pieces in [(TOLD, iter((told,))), *((name, _pieces(part)) for name, part in files.items())]:
+                for piece in pieces:
+                    self.line.send(Frame(PART, {"number": number, "rank": source.rank, "name": name}, bytes(piece)))
+                    unsent += len(piece)
+                    if unsent > FLUSH_BYTES:
+                        self.line.flush(PATIENCE_S)
+                        unsent = 0
+        if not memory.unchanged(whole):
+            raise TornSnapshotError("it was overwritten while it was read", "the next is taken")
+        self._parted(number, None, again=False)
+
+    def _parted(self, number: int, problem: str | None, *, again: bool) -> None:
+        self._answered = number
+        self.line.send(Frame(PARTED, {"number": number, "problem": problem, "again": again}))
+
+    # -- telling
+
+    def _speak(self, now_s: float) -> None:
+        if not self.line.joined or self.wanted is None:
+            return
+        seen = self.seen()
+        if seen.is_news(self._told) or now_s - self._told_at_s >= TELL_S:
+            self._told, self._told_at_s = seen, now_s
+            self.line.post(Frame(SEEN, seen.fields()))
+
+    def seen(self) -> Seen:
+        """How this node is."""
+        node, notice = self.node, self.by if self.wish is Wish.HAND_BACK else None
+        stop = self.wish in (Wish.STOP, Wish.KILL)
+        if node is None:
+            return Seen(notice=notice, stop=stop)
+        whole = tuple(one.identity for one in node.memory.wholes())
+        if self._unbegun is not None and (node.order is None or self._unbegun[0] > node.order.number):
+            number, failure = self._unbegun
+            gang = Gang.GONE if failure is None or (self.wanted is not None and self.wanted.kill) else Gang.BROKEN
+            return Seen(attempt=number, gang=gang, whole=whole, failure=failure, notice=notice, stop=stop)
+        if node.order is None:
+            return Seen(whole=whole, notice=notice, stop=stop)
+        testimony = node.testimony if node.gang is not Gang.ALIVE else Testimony()
+        gang, order = node.gang, self.wanted.order if self.wanted is not None and not self.wanted.kill else None
+        ended_here = gang is Gang.GONE and not testimony.finished and order is not None
+        killed_here = ended_here and order is not None and order.number == node.order.number
+        return Seen(
+            attempt=node.order.number,
+            gang=Gang.BROKEN if killed_here else gang,
+            beats=tuple(node.beats),
+            whole=whole,
+            lingers=node.lingers,
+            testimony=testimony,
+            notice=notice,
+            stop=stop,
+        )
+
+
+def _pieces(part: Part) -> list[bytes]:
+    """Pieces that fit a frame."""
+    found = []
+    for piece in part.pieces():
+        view = memoryview(piece).cast("B")
+        found += [bytes(view[at : at + BODY_LIMIT]) for at in range(0, len(view), BODY_LIMIT)]
+    return found

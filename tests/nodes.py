@@ -1,0 +1,71 @@
+"""Several supervisors of one run, each for a node of its own, on one machine."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, field
+
+from harness import Run, until
+
+from supervisor.board.pages import CONTROL, Beat, Control
+from supervisor.board.store import PREFIX
+from supervisor.launch.processes import free_port
+from supervisor.owner import start_ticks
+
+
+@dataclass
+class Nodes(Run):
+    """A run of several nodes; `process` is the leader's supervisor."""
+
+    count: int = 2
+    members: dict[int, subprocess.Popen[bytes]] = field(default_factory=dict)
+    port: int = field(default_factory=free_port)
+
+    def start(self, *flags: str) -> Nodes:
+        self.write_job()
+        self.process = self.start_node(0, *flags)
+        for node in range(1, self.count):
+            self.members[node] = self.start_node(node, *flags)
+        return self
+
+    def start_node(self, node: int, *flags: str) -> subprocess.Popen[bytes]:
+        told = ["--node-rank", str(node), "--nodes", str(self.count), "--leader", f"127.0.0.1:{self.port}"]
+        command = [sys.executable, "-m", "supervisor", "run", str(self.base / "job.yaml"), *told, *flags]
+        with (self.base / ("supervisor.log" if node == 0 else f"supervisor-{node}.log")).open("ab") as log:
+            return subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, **self.environment}
+            )
+
+    def codes(self, patience_s: float = 180.0) -> list[int]:
+        """How all of them left, the leader first."""
+        return [self.wait(patience_s), *(self.members[n].wait(30.0) for n in sorted(self.members))]
+
+    def supervisors(self) -> list[subprocess.Popen[bytes]]:
+        assert self.process is not None
+        return [self.process, *self.members.values()]
+
+    def pids(self) -> list[int]:
+        return [*(one.pid for one in self.supervisors()), *self.workers()]
+
+    def beats_of(self, node: int) -> list[Beat]:
+        try:
+            board = self.board().with_name(PREFIX + self.run_id() + (f"-n{node}" if node else ""))
+            control = Control(board / CONTROL)
+        except (OSError, IndexError, ValueError):
+            return []
+        try:
+            return [control.beat(rank) for rank in range(control.ranks)]
+        finally:
+            control.close()
+
+    def beats(self) -> list[Beat]:
+        return [beat for node in range(self.count) for beat in self.beats_of(node)]
+
+    def workers_of(self, node: int) -> list[int]:
+        """Ranks of a node that live."""
+        return [beat.pid for beat in self.beats_of(node) if beat.pid and start_ticks(beat.pid)]
+
+    def until_gone(self, pids: list[int], patience_s: float) -> None:
+        until(lambda: not any(start_ticks(pid) for pid in pids), "end of the workers", patience_s)
