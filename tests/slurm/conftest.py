@@ -15,10 +15,9 @@ def session_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluste
     require()
     found = Cluster(tmp_path_factory.mktemp("slurm") / "c")
     try:
-        found.do("up", "--nodes", "3", "--grace-time", str(GRACE_S), "--kill-wait", "5")
-        yield found
+        yield found.up("--nodes", "3", "--grace-time", str(GRACE_S), "--kill-wait", "5")
     finally:
-        found.do("down")
+        found.down()
 
 
 @pytest.fixture
@@ -35,7 +34,7 @@ def own(tmp_path: Path) -> Iterator[Cluster]:
     try:
         yield found
     finally:
-        found.do("down")
+        found.down()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -47,13 +46,10 @@ def bereft(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Cluster, 
     require()
     found = Cluster(tmp_path_factory.mktemp("slurm") / "bereft")
     try:
-        found.do("up", "--nodes", "1")
-        conf = found.base / "slurm.conf"
-        conf.write_text(conf.read_text().replace("SlurmdTimeout=20\n", "SlurmdTimeout=5\n"))
-        found.slurm("scontrol", "reconfigure")
+        found.up("--nodes", "1", "--slurmd-timeout", "5")
         job = found.submit("--wrap", f"exec sleep {LOST}")
         until(lambda: processes(LOST), "job's process")
-        found.do("fail", "n1")
+        found.fail("n1")
         yield found, job
     finally:
-        found.do("down")
+        found.down()

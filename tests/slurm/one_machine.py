@@ -34,11 +34,47 @@ class Cluster:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
+    # -- the verbs of slurm/cluster
+
+    def up(self, *arguments: str) -> Cluster:
+        self.do("up", *arguments)
+        return self
+
+    def down(self) -> None:
+        self.do("down")
+
+    def mode(self, wanted: str, grace_s: int | None = None) -> None:
+        """Switch PreemptMode, and GraceTime if one is given; in force when this returns."""
+        self.do("mode", wanted, *([] if grace_s is None else ["--grace-time", str(grace_s)]))
+
+    def away(self) -> None:
+        """Stop slurmctld alone; its state is saved."""
+        self.do("away")
+
+    def come_back(self) -> None:
+        """Start slurmctld again with what it knew; it has heard of its nodes when this returns."""
+        self.do("return")
+
+    def fail(self, node: str) -> None:
+        self.do("fail", node)
+
+    def back(self, node: str) -> None:
+        self.do("back", node)
+
+    def now(self, job: str, restart: int = 0) -> None:
+        """Start a requeued job, once it was requeued so many times; it has started when this returns."""
+        self.do("now", job, "--restart", str(restart))
+
+    # -- what SLURM says
+
     def slurm(self, *command: str) -> str:
-        environment = {**os.environ, "SLURM_CONF": str(self.base / "slurm.conf")}
-        done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment, timeout=60)
+        done = self.tried(*command)
         assert done.returncode == 0, f"{command}: {done.stderr}"
         return done.stdout.strip()
+
+    def tried(self, *command: str) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "SLURM_CONF": str(self.base / "slurm.conf")}
+        return subprocess.run(command, check=False, capture_output=True, text=True, env=environment, timeout=60)
 
     def submit(self, *arguments: str) -> str:
         return self.slurm("sbatch", "--parsable", "--output=/dev/null", *arguments)
@@ -46,8 +82,16 @@ class Cluster:
     def job(self, job: str) -> str:
         return self.slurm("scontrol", "show", "job", "-o", job)
 
+    def state(self, job: str) -> str:
+        """As SLURM writes it: RUNNING, PENDING, OUT_OF_MEMORY, …"""
+        return self.job(job).partition(" JobState=")[2].partition(" ")[0]
+
     def states(self) -> list[str]:
         return self.slurm("sinfo", "-h", "-N", "-p", "low", "-o", "%t").split()
+
+    def limits_memory(self) -> bool:
+        """Whether a job is held to its --mem here."""
+        return "ConstrainRAMSpace=yes" in (self.base / "cgroup.conf").read_text()
 
     def empty(self) -> Cluster:
         """Without jobs, and every node idle."""
