@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
+import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from harness import until
-from one_machine import GRACE_S, LOST, Cluster, left, processes
+from one_machine import GRACE_S, LOST, SCRIPT, Cluster, left, processes
+
+#: Takes this many MB of memory and touches all of them.
+TAKES = "import sys; held = [b'x' * 2**20 for _ in range(int(sys.argv[1]))]"
 
 #: Batch script and step in one file; each notes when SIGTERM reaches it [monotonic seconds].
 HEARS = """#!{python}
@@ -55,7 +62,7 @@ def test_at_preemption_the_step_hears_of_it_at_once_and_the_batch_script_when_th
     until(lambda: ("step", "TERM") in noted(notes), "SIGTERM in the step")
     assert ("batch", "TERM") not in noted(notes)
     during = cluster.job(job)
-    assert "JobState=RUNNING" in during
+    assert "JobState=RUNNING" in during, during
     assert re.search(r"PreemptTime=\d", during)
 
     until(lambda: ("batch", "TERM") in noted(notes), "SIGTERM in the batch script")
@@ -73,9 +80,17 @@ def test_a_job_that_requeues_itself_starts_again_when_it_is_told_now(cluster: Cl
         '[ -n "${SLURM_RESTART_COUNT:-}" ] || { scontrol requeue "$SLURM_JOB_ID"; exec sleep infinity; }\n'
     )
     job = cluster.submit("-N1", str(script))
-    until(lambda: "Restarts=1" in cluster.job(job), "requeue")
-    cluster.do("now", job)
+    cluster.now(job, restart=1)
     until(lambda: counts.read_text().split() == ["first", "1"], "second start")
+
+
+def test_now_does_not_take_the_old_start_for_the_new_one_and_says_what_the_job_waits_for(cluster: Cluster) -> None:
+    job = cluster.submit("-N1", "--wrap", "exec sleep infinity")
+    until(lambda: cluster.state(job) == "RUNNING", "first start")
+    cluster.slurm("scontrol", "requeuehold", job)
+    refused = cluster.call("now", job, "--restart", "1", "--patience", "3")
+    assert refused.returncode == 2
+    assert re.search(r"did not start: JobState=(PENDING|REQUEUED|COMPLETING|REQUEUE_HOLD) .*Restarts=1", refused.stderr)
 
 
 def test_a_node_that_failed_takes_its_job_along_and_can_come_back(bereft: tuple[Cluster, str]) -> None:
@@ -85,19 +100,275 @@ def test_a_node_that_failed_takes_its_job_along_and_can_come_back(bereft: tuple[
     until(lambda: "setting DOWN" in log.read_text(), "SLURM to see it")
     until(lambda: "Restarts=1" in cluster.job(job), "requeue by SLURM", 20)
     cluster.slurm("scancel", job)
-    cluster.do("back", "n1")
+    assert "node n1 has failed: `back n1` starts it" in cluster.call("status").stderr
+    cluster.back("n1")
     until(lambda: cluster.states() == ["idle"], "idle node")
+    assert cluster.call("status").stderr == ""
+
+
+def test_a_node_that_fails_takes_along_what_had_left_its_parents_and_no_other_nodes_processes(own: Cluster) -> None:
+    own.up("--nodes", "2")
+    own.submit("-N2", "--wrap", "srun -N2 -n2 sh -c 'setsid sleep 76543 & sleep 65432'")
+    until(lambda: len(processes("76543")) == len(processes("65432")) == 2, "processes on both nodes")
+    own.fail("n2")
+    assert len(processes("76543")) == len(processes("65432")) == 1
+    refused = own.call("fail", "n7")
+    assert refused.returncode == 2
+    assert "no node n7; there are n1, n2" in refused.stderr
+
+
+def test_a_job_that_takes_more_than_its_memory_is_killed_for_it(cluster: Cluster, tmp_path: Path) -> None:
+    needs_limits(cluster)
+    takes = script(tmp_path, f"exec {sys.executable} -c {shlex.quote(TAKES)} 300")
+    small, large = cluster.submit("--mem=200", takes), cluster.submit("--mem=600", takes)
+    until(lambda: cluster.state(small) == "OUT_OF_MEMORY", "end of the small one")
+    assert "ExitCode=0:125" in cluster.job(small)
+    until(lambda: cluster.state(large) == "COMPLETED", "end of the large one")
+
+
+def test_each_node_of_a_job_has_a_limit_of_its_own(cluster: Cluster, tmp_path: Path) -> None:
+    needs_limits(cluster)
+    told = tmp_path / "told"
+    step = f"{sys.executable} -c {shlex.quote(TAKES)} $((SLURM_PROCID * 300)) && echo $SLURMD_NODENAME >>{told}"
+    batch = script(tmp_path, f"srun -N2 -n2 sh -c {shlex.quote(step)}")
+    job = cluster.submit("-N2", "-w", "n1,n2", "--mem=200", batch)
+    until(lambda: cluster.state(job) in ("FAILED", "OUT_OF_MEMORY"), "end of the job")
+    assert told.read_text().split() == ["n1"]
+
+
+def test_jobs_that_ask_for_no_memory_run_side_by_side(cluster: Cluster) -> None:
+    jobs = [cluster.submit("-n1", "--wrap", "exec sleep infinity") for _ in range(6)]
+    until(lambda: {cluster.state(job) for job in jobs} == {"RUNNING"}, "six jobs on six CPUs")
+
+
+def test_where_no_control_groups_can_be_made_it_comes_up_without_and_says_so(own: Cluster) -> None:
+    # A mount namespace whose /sys/fs/cgroup is empty, as in many a container.
+    hidden = 'mount -t tmpfs hidden /sys/fs/cgroup && exec "$@"'
+    command = [str(SCRIPT), "--dir", str(own.base), "up", "--nodes", "1"]
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", hidden, "sh", *command], check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("\n") == 1
+    assert "jobs are not held to their --mem here, memory: " in done.stderr
+    assert not own.limits_memory()
+    job = own.submit("--wrap", "srun true")
+    until(lambda: own.state(job) == "COMPLETED", "a job without limits")
+
+
+def test_preemption_switches_to_cancel_without_grace_and_back(cluster: Cluster) -> None:
+    try:
+        cluster.mode("CANCEL", 0)
+        assert preempted(cluster) == ("PREEMPTED", "0")
+        cluster.away()
+        cluster.come_back()
+        assert {"PreemptMode=CANCEL", "GraceTime=0"} <= partition(cluster)
+        cluster.mode("REQUEUE")
+        assert {"PreemptMode=REQUEUE", "GraceTime=0"} <= partition(cluster)
+        assert preempted(cluster) == ("PENDING", "1")
+    finally:
+        cluster.mode("REQUEUE", GRACE_S)
+    assert {"PreemptMode=REQUEUE", f"GraceTime={GRACE_S}"} <= partition(cluster)
+
+
+def test_while_slurmctld_is_away_jobs_go_on_and_it_knows_of_their_end_when_it_is_back(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    ended = tmp_path / "ended"
+    goes_on = cluster.submit("--wrap", "exec sleep infinity")
+    ends = cluster.submit("--wrap", f"while [ ! -e {ended} ]; do sleep 0.1; done")
+    until(lambda: {cluster.state(goes_on), cluster.state(ends)} == {"RUNNING"}, "both jobs")
+    cluster.away()
+    assert cluster.tried("squeue").returncode != 0
+    status = cluster.call("status")
+    assert (status.returncode, status.stdout) == (0, "")
+    assert "slurmctld is away: `return` starts it" in status.stderr
+    for verb in (("mode", "CANCEL"), ("now", goes_on)):
+        refused = cluster.call(*verb)
+        assert (refused.returncode, refused.stdout) == (2, "")
+        assert "slurmctld is away: `return` starts it" in refused.stderr
+    ended.touch()
+    cluster.come_back()
+    until(lambda: cluster.state(ends) == "COMPLETED", "end of the job that ended meanwhile")
+    assert cluster.state(goes_on) == "RUNNING"
+    assert "Restarts=0" in cluster.job(goes_on)
+
+
+def test_a_site_may_refuse_requeues_and_set_what_it_likes(own: Cluster) -> None:
+    own.up("--nodes", "1", "--no-requeue", "--set", "KillOnBadExit=1", "--set", "MinJobAge=77")
+    config = own.slurm("scontrol", "show", "config")
+    assert re.search(r"JobRequeue +=( 0)\n", config)
+    assert re.search(r"KillOnBadExit +=( 1)\n", config)
+    assert re.search(r"MinJobAge +=( 77) sec", config)
+    job = own.submit("--wrap", "exec sleep infinity")
+    until(lambda: own.state(job) == "RUNNING", "job")
+    assert "Requested operation is presently disabled" in own.tried("scontrol", "requeue", job).stderr
+    assert "is no KEY=VALUE" in own.call("up", "--set", "nothing").stderr
+
+
+@pytest.mark.parametrize(("proctrack", "hears"), [("linuxproc", ["below", "first"]), ("cgroup", ["first"])])
+def test_who_hears_a_signal_to_a_step_depends_on_how_processes_are_tracked(
+    own: Cluster, tmp_path: Path, proctrack: str, hears: list[str]
+) -> None:
+    done = own.call("up", "--nodes", "1", "--proctrack", proctrack)
+    if "no --proctrack cgroup here" in done.stderr:
+        pytest.skip(done.stderr)
+    notes = tmp_path / "notes"
+    listens = f"trap 'echo $WHO >>{notes}; exit' USR1; echo $WHO-ready >>{notes}; while :; do sleep 0.05; done"
+    body = f"(WHO=below; {listens}) & WHO=first; {listens}"
+    job = own.submit(script(tmp_path, f"srun bash -c {shlex.quote(body)}"))
+    until(lambda: sorted(words(notes)) == ["below-ready", "first-ready"], "both processes")
+    own.slurm("scancel", "-s", "USR1", job)
+    until(lambda: "first" in words(notes), "signal")
+    if "below" in hears:
+        until(lambda: "below" in words(notes), "signal below")
+    until(lambda: own.state(job) == "COMPLETED", "end of the step, and with it of all its processes")
+    assert sorted(word for word in words(notes) if not word.endswith("-ready")) == hears
+
+
+def test_a_nodes_shared_memory_may_be_its_own_and_dies_with_it(own: Cluster, tmp_path: Path) -> None:
+    own.up("--nodes", "2", "--own-shm")
+    body = f"touch /dev/shm/of-$SLURMD_NODENAME; ls /dev/shm >{tmp_path}/$SLURMD_NODENAME"
+    own.slurm("sbatch", "-W", "-N2", "-o", "/dev/null", script(tmp_path, f"srun -N2 -n2 sh -c {shlex.quote(body)}"))
+    assert [words(tmp_path / node) for node in ("n1", "n2")] == [["of-n1"], ["of-n2"]]
+    assert not Path("/dev/shm/of-n1").exists()
+    own.fail("n1")
+    own.back("n1")
+    own.slurm(
+        "sbatch", "-W", "-w", "n1,n2", "-o", "/dev/null", script(tmp_path, f"srun -N2 -n2 sh -c {shlex.quote(body)}")
+    )
+    assert words(tmp_path / "n1") == ["of-n1"]
+
+
+def test_up_again_says_that_it_runs_or_what_to_do_about_what_does_not(own: Cluster) -> None:
+    first = own.do("up", "--nodes", "2")
+    again = own.call("up", "--nodes", "2")
+    assert (again.returncode, again.stdout) == (0, first)
+    assert "it was up already" in again.stderr
+
+    own.away()
+    own.fail("n2")
+    broken = own.call("up", "--nodes", "2")
+    assert (broken.returncode, broken.stdout) == (2, "")
+    assert "slurmctld is away: `return` starts it; node n2 has failed: `back n2` starts it" in broken.stderr
+    own.back("n2")
+    own.come_back()
+    assert own.do("up") == first
+
+
+def test_nobody_elses_process_is_ended_whatever_a_pid_file_says(own: Cluster, tmp_path: Path) -> None:
+    own.up("--nodes", "1")
+    program = tmp_path / "slurmd"
+    program.symlink_to(Path(sys.executable).resolve())
+    looks_like_it = [str(program), "-c", "import signal; signal.pause()", "-N", "n1"]
+    stranger = subprocess.Popen(looks_like_it, env={**os.environ, "SLURM_CONF": "/elsewhere/slurm.conf"})
+    try:
+        for name in ("slurmctld", "slurmd-n1", "munge"):
+            (own.base / f"{name}.pid").write_text(f"{stranger.pid}\n")
+        own.fail("n1")
+        own.down()
+        assert left(own.base) == []
+        assert stranger.poll() is None
+        assert Path(f"/proc/{stranger.pid}/comm").read_text() == "slurmd\n"
+    finally:
+        stranger.kill()
+        stranger.wait()
+
+
+def test_two_clusters_with_the_same_names_do_not_hurt_each_other(cluster: Cluster, own: Cluster) -> None:
+    own.up("--nodes", "3")
+    keeps = cluster.submit("-N3", "--wrap", "srun -N3 -n3 sleep 43210")
+    own.submit("-N3", "--wrap", "srun -N3 -n3 sleep 32101")
+    until(lambda: len(processes("43210")) >= 4 and len(processes("32101")) >= 4, "jobs of both")
+    own.fail("n1")
+    own.away()
+    own.down()
+    assert processes("32101") == []
+    assert len(processes("43210")) >= 4
+    assert cluster.state(keeps) == "RUNNING"
+    assert cluster.call("status").stderr == ""
+
+
+def test_a_directory_too_long_for_slurms_sockets_is_refused_before_anything_starts(own: Cluster) -> None:
+    longest = 75  # 107 bytes of sun_path less `/spool-n3/n3_67043328.4294967291`
+    below = own.base.parent
+    if len(str(below)) > longest - 2:
+        pytest.skip(f"{below} is itself too long to try it")
+    long = Cluster(below / ("c" * (longest - len(str(below)) - 1)))
+    longer = Cluster(below / f"{long.base.name}c")
+    refused = longer.call("up")
+    assert (refused.returncode, longer.base.exists()) == (2, False)
+    assert f"76 bytes long; the sockets of SLURM's steps need it in {longest} or fewer" in refused.stderr
+    try:
+        long.up("--set", "FirstJobId=67043327")
+        job = long.submit("--wrap", "exec sleep infinity")
+        until(lambda: long.state(job) == "RUNNING", "job")
+        until(lambda: f"{long.base}/spool-n1/n1_67043327.4294967291" in Path("/proc/net/unix").read_text(), "socket")
+    finally:
+        long.down()
+
+
+def test_no_directory_but_a_clusters_is_taken_or_removed(own: Cluster) -> None:
+    own.base.mkdir()
+    kept = own.base / "kept"
+    kept.touch()
+    for verb in ("up", "down", "away"):
+        refused = own.call(verb)
+        assert refused.returncode == 2
+        assert str(own.base) in refused.stderr
+    assert list(own.base.iterdir()) == [kept]
+    kept.unlink()
+    own.base.rmdir()
+    assert "letters, digits" in Cluster(own.base.parent / "with space").call("up").stderr
 
 
 def test_down_ends_jobs_and_daemons_and_removes_the_directory(own: Cluster) -> None:
-    own.do("up", "--nodes", "1")
+    own.up("--nodes", "1")
+    groups = [link.resolve() for link in (own.base / "cgroup").glob("*")]
     own.submit("--wrap", "srun sleep 87654")
     until(lambda: len(processes("87654")) >= 2, "srun and its task")
-    own.do("down")
+    own.down()
     until(lambda: left(own.base) == [], "end of every process", 10)
     assert processes("87654") == []
     assert not own.base.exists()
-    own.do("down")
+    assert not [group for group in groups if group.exists()]
+    own.down()
+
+
+def test_the_examples_in_the_settings_hold() -> None:
+    settings = SCRIPT.parent / "settings.py"
+    assert ">>> " in settings.read_text()
+    subprocess.run([sys.executable, "-m", "doctest", str(settings)], check=True, timeout=60)
+
+
+def needs_limits(cluster: Cluster) -> None:
+    if not cluster.limits_memory():
+        pytest.skip("no control groups of version 1 here to hold a job to its memory")
+
+
+def preempted(cluster: Cluster) -> tuple[str, str]:
+    """State and number of restarts of a job that was preempted; the cluster is empty again."""
+    job = cluster.submit("-N3", "--exclusive", "--wrap", "exec sleep infinity")
+    until(lambda: cluster.state(job) == "RUNNING", "job to be preempted")
+    cluster.submit("-p", "high", "-N3", "--exclusive", "--wrap", "true")
+    until(lambda: cluster.state(job) in ("PREEMPTED", "PENDING"), "preempted job")
+    found = cluster.state(job), cluster.job(job).partition(" Restarts=")[2].partition(" ")[0]
+    cluster.empty()
+    return found
+
+
+def partition(cluster: Cluster) -> set[str]:
+    return set(cluster.slurm("scontrol", "show", "partition", "low", "-o").split())
+
+
+def script(directory: Path, body: str) -> str:
+    path = directory / "batch.sh"
+    path.write_text(f"#!/bin/bash\n{body}\n")
+    return str(path)
+
+
+def words(path: Path) -> list[str]:
+    return path.read_text().split() if path.exists() else []
 
 
 def noted(notes: Path) -> dict[tuple[str, str], float]:
