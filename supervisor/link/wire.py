@@ -25,6 +25,10 @@ BODY_LIMIT = 1 << 20
 UNPROVED_LIMIT = 4096
 
 
+_JSON = json.JSONEncoder(separators=(",", ":"))
+_READ = json.JSONDecoder()
+
+
 class WireError(Exception):
     """A frame is malformed or too large; on a connection, it is the end of it."""
 
@@ -57,7 +61,7 @@ def encode(frame: Frame) -> bytes:
     head: dict[str, Any] = {"kind": frame.kind, **frame.fields}
     if frame.body:
         head["body"] = len(frame.body)
-    line = json.dumps(head, separators=(",", ":")).encode()  # ASCII, and no line end within
+    line = _JSON.encode(head).encode()  # ASCII, and no line end within
     if len(line) > HEAD_LIMIT or len(frame.body) > BODY_LIMIT:
         raise WireError(f"a frame {frame.kind!r} of {len(line)} and {len(frame.body)} bytes is too large")
     return line + b"\n" + frame.body
@@ -123,7 +127,7 @@ class Decoder:
 
 def _head(line: bytearray) -> dict[str, Any]:
     try:
-        head = json.loads(line.decode())
+        head = _READ.decode(line.decode())
     except (ValueError, RecursionError) as error:  # not UTF-8, no JSON, a number of 5,000 digits, nested too deep
         raise WireError(f"a line is no JSON: {type(error).__name__}") from error
     if not isinstance(head, dict) or not isinstance(head.get("kind"), str):

@@ -1,0 +1,66 @@
+"""What waits to leave, leaves in order; what is replaced never leaves, and what has begun to leave is not replaced."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from supervisor.link.stream import Outbox
+
+#: Either a frame (to send, or to post under a kind), or a number of bytes that the kernel takes.
+ACTIONS = st.lists(st.tuples(st.sampled_from([None, "state", "plan"]), st.integers(1, 9)) | st.integers(0, 40))
+
+
+def drained(outbox: Outbox) -> bytes:
+    said = bytearray()
+    while piece := outbox.next():
+        said += piece
+        outbox.left(len(piece))
+    return bytes(said)
+
+
+def test_the_newest_of_a_kind_leaves_in_its_own_place() -> None:
+    outbox = Outbox()
+    for data, kind in ((b"a1", "a"), (b"x", None), (b"b1", "b"), (b"a2", "a"), (b"y", None)):
+        outbox.put(data, kind)
+    assert outbox.waiting_bytes == 6
+    assert drained(outbox) == b"xb1a2y"
+    assert outbox.waiting_bytes == 0
+
+
+def test_what_has_begun_to_leave_leaves_whole() -> None:
+    outbox = Outbox()
+    outbox.put(b"first", "a")
+    assert bytes(outbox.next()) == b"first"
+    outbox.left(2)
+    outbox.put(b"second", "a")
+    outbox.put(b"third", "a")
+    assert outbox.waiting_bytes == 8
+    assert drained(outbox) == b"rstthird"
+
+
+@given(ACTIONS)
+def test_every_frame_leaves_whole_and_in_order_unless_it_was_replaced(
+    actions: list[tuple[str | None, int] | int],
+) -> None:
+    outbox, said, put = Outbox(), bytearray(), 0
+    frames: dict[int, tuple[str | None, bytes]] = {}
+    for action in actions:
+        if isinstance(action, int):
+            piece = outbox.next()[:action]
+            said += piece
+            outbox.left(len(piece))
+            continue
+        put += 1
+        frames[put] = (action[0], b"<%d%s>" % (put, b"." * action[1]))
+        outbox.put(frames[put][1], action[0])
+    waiting = outbox.waiting_bytes
+    rest = drained(outbox)
+    assert len(rest) == waiting
+    numbers = [int(piece.strip(b".")) for piece in bytes(said + rest).strip(b"<>").split(b"><") if piece]
+    assert numbers == sorted(numbers)
+    assert bytes(said + rest) == b"".join(frames[number][1] for number in numbers)
+    for number in frames.keys() - set(numbers):  # every frame that never left was followed by one of its kind
+        kind = frames[number][0]
+        assert kind is not None
+        assert any(frames[later][0] == kind for later in range(number + 1, put + 1))
