@@ -61,9 +61,11 @@ class Line:
             hello: what the leader is told; its `node` is this member's number.
         """
         self._where = where
+        self._token = b""
         assert whole(hello["node"]) is not None, f"node {hello['node']!r}"
         self._hello = dict(hello)
         self._instance = uuid.uuid4().hex
+        self._say_hello()  # whether it is too long shows here
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._epoll = select.epoll()
         self.fd = self._epoll.fileno()
@@ -72,7 +74,6 @@ class Line:
         self._mask = 0  # what epoll looks for on the connection
         self._phase = _Phase.AWAY
         self._stream: Stream | None = None
-        self._token = b""
         self._proof = ""  # of our hello
         self._deadline_s = 0.0  # of a try
         self._next_try_s = 0.0
@@ -189,10 +190,13 @@ class Line:
         if code:
             stream.ended = f"the leader cannot be reached: {os.strerror(code)}"
             return
-        said = hello(self._token, self._hello, self._instance, secrets.token_hex(16))
+        said = self._say_hello()
         self._proof = said.fields["proof"]
         self._phase, self._deadline_s = _Phase.CHALLENGED, now_s + PATIENCE_S
         stream.put(said)
+
+    def _say_hello(self) -> Frame:
+        return hello(self._token, self._hello, self._instance, secrets.token_hex(16))
 
     # Reading.
 
@@ -254,7 +258,7 @@ class Line:
         if not stream.ended and self._phase is not _Phase.CONNECTING:
             stream.write()
         if stream.ended:
-            self._end(stream.ended, now_s, events)
+            self._end(stream.ended, events)
         elif self._phase is not _Phase.CONNECTING:
             mask = select.EPOLLIN | (select.EPOLLOUT if stream.waits else 0)
             if mask != self._mask:
@@ -271,10 +275,9 @@ class Line:
             self._beat_s = self._sent_s = now_s
             stream.put(Frame("beat", {"n": self._beats}), replacing=True)
 
-    def _end(self, reason: str, now_s: float, events: list[Event]) -> None:
+    def _end(self, reason: str, events: list[Event]) -> None:
         if self._phase is _Phase.JOINED:
             events.append(Lost(0, reason))
-            self._next_try_s = now_s  # at once
         if self._phase is _Phase.CHALLENGED and reason == ENDED:
             reason = "whoever listens there hung up on our hello; has it the same token?"
         self.trouble = reason

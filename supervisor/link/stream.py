@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import select
 import socket
@@ -83,15 +82,16 @@ class Stream:
     Attributes:
         fd: of the socket.
         decoder: of what comes in.
-        ended: why nothing comes or goes any more; None while it does.
+        ended: why nothing comes or goes any more; None while it does, and until all that has come is read.
         heard_s: when bytes came last, or when it was made [s, monotonic].
     """
 
-    __slots__ = ("_outbox", "_socket", "decoder", "ended", "fd", "heard_s")
+    __slots__ = ("_failure", "_outbox", "_socket", "decoder", "ended", "fd", "heard_s")
 
     def __init__(self, connection: socket.socket, now_s: float) -> None:
         self._socket = connection
         self._outbox = Outbox()
+        self._failure: str | None = None  # why nothing can be written any more
         self.fd = connection.fileno()
         self.decoder = Decoder()
         self.ended: str | None = None
@@ -114,7 +114,9 @@ class Stream:
         Raises:
             WireError: it is too large for any connection.
         """
-        self._outbox.put(encode(frame), frame.kind if replacing else None)
+        data = encode(frame)
+        if self._failure is None:
+            self._outbox.put(data, frame.kind if replacing else None)
         if self._outbox.waiting_bytes > OUT_LIMIT:
             self.ended = self.ended or f"it does not take what it is sent: {OUT_LIMIT >> 20} MiB wait"
 
@@ -125,30 +127,33 @@ class Stream:
             if data:
                 self.heard_s = now_s
                 return self.decoder.feed(data)
-            self.ended = self.ended or ENDED
+            self.ended = self.ended or self._failure or ENDED
         except BlockingIOError:
             pass
-        except (OSError, WireError) as error:
-            self._broke(error)
+        except OSError as error:
+            self.ended = self.ended or self._failure or _reason(error)
+        except WireError as error:
+            self.ended = self.ended or f"it does not speak our language: {error}"
         return []
 
     def write(self) -> None:
-        """Write what waits, as far as the kernel takes it."""
+        """Write what waits, as far as the kernel takes it.
+
+        Where it cannot be written any more, the end comes only when all is read: whoever has left may
+        have said why.
+        """
         try:
             while data := self._outbox.next():
                 self._outbox.left(self._socket.send(data))
         except BlockingIOError:
             pass
         except OSError as error:
-            self._broke(error)
-
-    def _broke(self, error: OSError | WireError) -> None:
-        if isinstance(error, WireError):
-            self.ended = self.ended or f"it does not speak our language: {error}"
-        elif isinstance(error, ConnectionError):
-            self.ended = self.ended or ENDED
-        else:
-            self.ended = self.ended or f"the connection broke: {errno.errorcode.get(error.errno or 0, error)}"
+            self._failure = _reason(error)
+            self._outbox = Outbox()
+            try:
+                self._socket.shutdown(socket.SHUT_RDWR)  # so that reading surely comes to an end
+            except OSError:
+                pass
 
     def error(self) -> int:
         """How connecting came out: an error number, 0 if it is connected."""
@@ -177,10 +182,14 @@ class Stream:
             SIOCOUTQ, tcp(7): bytes that were not acknowledged.
         """
         self.write()
-        if self.ended:
+        if self.ended or self._failure:
             return True
         unsent = fcntl.ioctl(self.fd, termios.TIOCOUTQ, struct.pack("i", 0))
         return not self.waits and struct.unpack("i", unsent)[0] == 0
+
+
+def _reason(error: OSError) -> str:
+    return ENDED if isinstance(error, ConnectionError) else f"the connection broke: {error.strerror}"
 
 
 def settle(streams: Iterable[Stream], patience_s: float) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import socket
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor.link.stream import Outbox
+from supervisor.link.stream import Outbox, Stream
+from supervisor.link.wire import HEAD_LIMIT, Frame, encode
 
 #: Either a frame (to send, or to post under a kind), or a number of bytes that the kernel takes.
 ACTIONS = st.lists(st.tuples(st.sampled_from([None, "state", "plan"]), st.integers(1, 9)) | st.integers(0, 40))
@@ -64,3 +67,21 @@ def test_every_frame_leaves_whole_and_in_order_unless_it_was_replaced(
         kind = frames[number][0]
         assert kind is not None
         assert any(frames[later][0] == kind for later in range(number + 1, put + 1))
+
+
+def test_all_that_was_said_is_read_although_writing_fails_first() -> None:
+    ours, theirs = socket.socketpair()
+    stream, frames = Stream(ours, 0.0), [Frame("said", {"n": n}, bytes(10_000)) for n in range(15)]
+    stream.decoder.limit = HEAD_LIMIT
+    theirs.sendall(b"".join(map(encode, frames)))
+    theirs.close()
+    stream.put(Frame("plan"))
+    stream.write()
+    stream.put(Frame("plan"))
+    assert not stream.waits
+    read: list[Frame] = []
+    while not stream.ended:
+        read += stream.read(1.0)
+    stream.close()
+    assert read == frames
+    assert stream.ended == "the connection ended"
