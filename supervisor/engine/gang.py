@@ -67,6 +67,7 @@ class Workers:
             OSError: it could not be started.
         """
         if self.launch.config is not None:
+            self.launch.config_path.touch(mode=0o600)
             self.launch.config_path.write_text(self.launch.config)
         made = {**environment, **self.launch.environment}
         process = spawn(self.launch.command, made, self._launcher_log)

@@ -190,8 +190,8 @@ def _abandon(run_dir: Path, lineage: int) -> None:
 def write_whole(path: Path, text: str) -> None:
     """Put a small file in place, whole or not at all."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.touch(mode=0o600)
     partial.write_text(text)
-    partial.chmod(0o600)
     partial.replace(path)
 
 

@@ -109,7 +109,8 @@ def note_snapshot(directory: Path, made: Contents, step: int) -> None:
         parts[name] = {"path": str(source.snapshot.path), "offset": offset, "size": size}
     for text in made.texts:
         path = directory / text.name
-        with path.open("xb") as file:
+        path.touch(mode=0o600, exist_ok=False)
+        with path.open("wb") as file:
             for piece in text.pieces():
                 file.write(piece)
         parts[text.name] = {"path": str(path), "offset": 0, "size": text.size}
@@ -119,6 +120,7 @@ def note_snapshot(directory: Path, made: Contents, step: int) -> None:
 def _note(directory: Path, source: str, step: int, parts: object) -> None:
     directory.mkdir(mode=0o700, exist_ok=True)
     partial = directory / ".resume.json"
+    partial.touch(mode=0o600)
     partial.write_text(json.dumps({"source": source, "step": step, "parts": parts}))
     partial.rename(directory / "resume.json")
 

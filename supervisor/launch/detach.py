@@ -28,6 +28,7 @@ def detach(arguments: list[str], run_dir: Path) -> int:
         0 once it runs; its own exit code if it ended before that.
     """
     log = run_dir / "supervisor.log"
+    log.touch(mode=0o600)
     with log.open("ab") as output:
         began = output.tell()
         process = subprocess.Popen(

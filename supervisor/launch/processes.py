@@ -62,6 +62,7 @@ def spawn(command: list[str], environment: Mapping[str, str], log: Path) -> subp
         OSError: it could not be started.
     """
     tied = [sys.executable, "-I", "-S", tether.__file__, str(os.getpid()), *command]
+    log.touch(mode=0o600)
     with log.open("ab") as output, signals_blocked():
         return subprocess.Popen(
             tied,

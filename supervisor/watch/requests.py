@@ -22,6 +22,7 @@ def ask_stop(run_dir: Path, now_s: float) -> Path:
     directory.mkdir(mode=0o700, exist_ok=True)
     path = directory / _STOP
     partial = directory / f".{_STOP}-{os.getpid()}"
+    partial.touch(mode=0o600)
     partial.write_text(json.dumps({"time": now_s, "by": f"pid {os.getpid()} on {socket.gethostname()}"}))
     partial.rename(path)
     return path

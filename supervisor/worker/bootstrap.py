@@ -42,7 +42,9 @@ def main() -> None:
     _redirect(logs / f"rank-{at.rank}.log")
     _tie_to_supervisor(int(os.environ[PID]), int(os.environ[TICKS]))
     # Kept open for the life of the process: faulthandler writes to the descriptor.
-    stacks = (logs / f"rank-{at.rank}.stacks.txt").open("a")
+    place = logs / f"rank-{at.rank}.stacks.txt"
+    place.touch(mode=0o600)
+    stacks = place.open("a")
     faulthandler.enable(stacks)
     os.register_at_fork(after_in_child=_shield_child)
     launched = int(os.environ.get("WORLD_SIZE", "1"))
@@ -170,6 +172,7 @@ def _record(logs: Path, at: Seat, error: BaseException) -> None:
     }
     target = logs / f"rank-{at.rank}.error.json"
     partial = target.with_suffix(".partial")
+    partial.touch(mode=0o600)
     partial.write_text(json.dumps(told, default=str))
     partial.rename(target)
 

@@ -308,7 +308,9 @@ class SupervisorCallback(TrainerCallback):  # type: ignore[misc]  # transformers
         if not new:
             return
         rows = "".join(json.dumps(row, default=float) + "\n" for row in new).encode()
-        with (self._at.board / f"history-{self._at.attempt}").open("ab") as file:
+        path = self._at.board / f"history-{self._at.attempt}"
+        path.touch(mode=0o600)
+        with path.open("ab") as file:
             file.write(rows)
         self._rows += len(new)
         self._history_bytes += len(rows)

@@ -52,7 +52,8 @@ class Range:
 
     def copy_to(self, target: Path) -> None:
         """Write it to a new file."""
-        with self.path.open("rb") as source, target.open("xb") as sink:
+        target.touch(mode=0o600, exist_ok=False)
+        with self.path.open("rb") as source, target.open("wb") as sink:
             done = 0
             while done < self.size:
                 sent = os.sendfile(sink.fileno(), source.fileno(), self.offset + done, self.size - done)
@@ -135,7 +136,7 @@ class Resume:
         if "cuda" in made and world_size > 1:
             # The stock form has one state per visible device; a rank draws from its own only.
             made["cuda"] = [made["cuda"]] * torch.cuda.device_count()
-        torch.save(made, target / name)
+        _save(made, target / name)
         return target
 
     def _write_shared(self, target: Path) -> None:
@@ -146,12 +147,17 @@ class Resume:
             if file in self.parts:
                 self.parts[file].copy_to(work / file)
         optimizer = join_optimizer(self.tensors(OPTIMIZER), self.state["optimizer"])
-        torch.save(optimizer, work / "optimizer.pt")
+        _save(optimizer, work / "optimizer.pt")
         if self.state.get("scheduler") is not None:
-            torch.save(tree.decode(self.state["scheduler"]), work / "scheduler.pt")
+            _save(tree.decode(self.state["scheduler"]), work / "scheduler.pt")
         if self.state.get("scaler") is not None:
-            torch.save(tree.decode(self.state["scaler"]), work / "scaler.pt")
+            _save(tree.decode(self.state["scaler"]), work / "scaler.pt")
         work.rename(target)
+
+
+def _save(value: Any, path: Path) -> None:
+    path.touch(mode=0o600)
+    torch.save(value, path)
 
 
 @cache

@@ -48,6 +48,7 @@ def remember_modules(at: Seat) -> None:
     names = [n for n, m in sys.modules.items() if n.partition(".")[0] in AHEAD and getattr(m, "__spec__", None)]
     partial = at.board / f".{_MODULES}.{os.getpid()}"
     try:
+        partial.touch(mode=0o600)
         partial.write_text(json.dumps(names))
         partial.rename(at.board / _MODULES)
     except OSError:

@@ -24,6 +24,16 @@ def test_whoever_asks_is_named_and_asking_twice_is_asking_once(tmp_path: Path) -
     assert json.loads((tmp_path / "control" / "stop").read_text())["time"] == 6.0
 
 
+@pytest.mark.parametrize("umask", [0o000, 0o022])
+def test_a_request_is_its_users_alone(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        path = ask_stop(tmp_path, 5.0)
+    finally:
+        os.umask(before)
+    assert [one.stat().st_mode & 0o077 for one in (path.parent, path)] == [0, 0]
+
+
 def test_an_obeyed_request_is_forgotten(tmp_path: Path) -> None:
     forget_stop(tmp_path)  # nothing there
     ask_stop(tmp_path, 5.0)
