@@ -94,6 +94,7 @@ class Lease:
     owner: Owner
     previous: Owner | None
     _counter: int = 0
+    _place: tuple[int, int] | None = None
 
     def renew(self) -> None:
         """Show that this owner lives; due every `RENEW_EVERY_S`.
@@ -110,11 +111,21 @@ class Lease:
     def still_held(self) -> None:
         """Make sure that the run is still ours; to be asked right before a commit's rename.
 
+        A lease that is gone together with its directory says nothing: its file system may have
+        been unmounted, and what is seen instead is the empty place where it was.
+
         Raises:
             OwnedError: somebody else owns the run now.
             DiskError: the lease cannot be read; nothing is known, so nothing may be committed.
         """
-        still_held_by(self.run_dir, *self.witness())
+        try:
+            still_held_by(self.run_dir, *self.witness())
+        except OwnedError:
+            if not (self.run_dir / LEASE).exists() and _place(self.run_dir) != self._place:
+                raise DiskError(
+                    f"{self.run_dir} is not the directory that it was", "is its file system mounted?"
+                ) from None
+            raise
 
     def witness(self) -> tuple[int, str]:
         """Epoch and token, by which another process of this run can ask `still_held_by`."""
@@ -223,7 +234,7 @@ def _is_free(record: LeaseRecord, here: Owner, run_dir: Path, over: Collection[s
 def _take(run_dir: Path, record: LeaseRecord | None, here: Owner, floor_epoch: int) -> Lease:
     epoch = max(record.epoch if record else 0, floor_epoch) + 1
     _write(run_dir, LeaseRecord(epoch=epoch, counter=0, owner=here), here.token, durable=True)
-    lease = Lease(run_dir, epoch, here, previous=record.owner if record else None)
+    lease = Lease(run_dir, epoch, here, previous=record.owner if record else None, _place=_place(run_dir))
     lease.still_held()  # the file decides, not what we wrote
     for left in run_dir.glob(f"{LEASE}.{'[0-9a-f]' * 32}"):
         with suppress(OSError):
@@ -245,6 +256,15 @@ def _watch(run_dir: Path, seen: bytes, wait: Callable[[float], None], watch_s: f
             return  # released, or lost: look again under the lock
         if data != seen:
             raise _owned(record.owner, run_dir)
+
+
+def _place(directory: Path) -> tuple[int, int] | None:
+    """Which directory this is, whatever its name; None if there is none."""
+    try:
+        seen = directory.stat()
+    except OSError:
+        return None
+    return seen.st_dev, seen.st_ino
 
 
 def _exclusive(run_dir: Path, here: Owner, patience_s: float = PATIENCE_S) -> AbstractContextManager[None]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -215,6 +216,23 @@ def test_a_lease_that_is_gone_or_released_is_not_held(tmp_path: Path) -> None:
     (tmp_path / LEASE).unlink()
     with pytest.raises(OwnedError, match="the lease is gone"):
         lease.still_held()
+
+
+def test_a_directory_that_was_unmounted_says_nothing_about_its_owner(tmp_path: Path) -> None:
+    run_dir, hidden = tmp_path / "run", tmp_path / "hidden"
+    run_dir.mkdir()
+    lease = acquire(run_dir, wait=no_wait)
+    run_dir.rename(hidden)
+    for empty in (False, True):
+        if empty:
+            run_dir.mkdir()
+        for unknown in (lease.renew, lease.still_held, lease.release):
+            with pytest.raises(DiskError):
+                unknown()
+    shutil.rmtree(run_dir)
+    hidden.rename(run_dir)
+    lease.renew()
+    lease.still_held()
 
 
 def in_job(owner: Owner, job: str | None, restart: int | None) -> Owner:
