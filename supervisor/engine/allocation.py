@@ -10,18 +10,33 @@ import json
 import math
 import os
 import socket
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from supervisor.engine.handing_back import go
 from supervisor.engine.opening import write_whole
-from supervisor.launch.slurm import Incarnation, addresses, ask, requeue
+from supervisor.errors import ExitCode
+from supervisor.launch.resubmit import record, resubmit
+from supervisor.launch.slurm import Incarnation, addresses, ask, ask_site, exclude, release, usable
+from supervisor.launch.slurm_text import Site, expand
 from supervisor.policy.causes import Cause, Verdict
+from supervisor.policy.handback import Facts, Over, Said, held
 from supervisor.policy.scheduler import Ending, Fate, JobSeen, ending
+from supervisor.policy.strikes import Strikes, to_exclude
 
 #: How often the real end of the allocation is asked for: an administrator may move it [s].
 ASK_EVERY_S = 600.0
+#: What was seen this recently need not be asked again before the job is requeued [s].
+FRESH_S = 1.0
+#: From SIGTERM to SIGKILL where the cluster does not tell: SLURM's own default, and its least [s].
+KILL_WAIT_S, LEAST_KILL_WAIT_S = 30.0, 5.0
+#: The last words take this long [s].
+MARGIN_S = 2.0
+#: A scheduler that is silent for longer is left to the batch script, however much time there is [s].
+PATIENCE_S = 300.0
 
 
 class Allocation:
@@ -41,11 +56,15 @@ class Allocation:
         """
         self._at, self._run_dir, self._write = at, run_dir, write
         self._asker = ThreadPoolExecutor(1, "scheduler") if at is not None else None
-        self._asked: Future[JobSeen | None] | None = None
+        self._asked: Future[tuple[JobSeen | Said, Site | None]] | None = None
+        self._site: Site | None = None
         self._next_s = 0.0
         self._start_s: float | None = None
         self._end_s: float | None = None
         self._ending: Ending | None = None
+        self._seen: JobSeen | None = None
+        self._seen_at_s = -math.inf
+        self._noticed_s: float | None = None
         self._said = False
         self.name = at.name if at is not None else f"{socket.gethostname()}-{os.getpid()}"
 
@@ -79,11 +98,13 @@ class Allocation:
             return False
         if self._asked is None and now_s >= self._next_s:
             self._next_s = now_s + ASK_EVERY_S
-            self._asked = self._asker.submit(ask, self._at.task)
+            self._asked = self._asker.submit(_ask, self._at.task, first=self._site is None)
         if self._asked is not None and self._asked.done():
-            seen, self._asked = self._asked.result(), None
-            if seen is not None:
+            (seen, site), self._asked = self._asked.result(), None
+            if isinstance(seen, JobSeen):
                 self._end_s, self._start_s = seen.end_s, seen.start_s
+            if site is not None:
+                self._learn(site)
             if self._is_near(now_s, grace_s):
                 self._ending = Ending(Fate.REQUEUE, Verdict(Cause.TIME_LIMIT, "the job's time limit is near (EndTime)"))
                 return True
@@ -106,32 +127,52 @@ class Allocation:
         """
         if self._at is None:
             return None
+        if self._noticed_s is None:
+            self._noticed_s = time.monotonic()
         if self._ending is None:
-            self._ending = ending(ask(self._at.task), self._at.restart, received)
+            seen = ask(self._at.task)
+            self._seen = seen if isinstance(seen, JobSeen) else None
+            self._seen_at_s = time.monotonic()
+            self._ending = ending(self._seen, self._at.restart, received)
         return self._ending.verdict
 
     @property
     def cancelled(self) -> bool:
-        """Whether the scheduler was told by somebody to end the job for good."""
+        """Whether the scheduler was told by somebody to end the job for good; `hand_back` may find it out, too."""
         return self._ending is not None and self._ending.fate is Fate.STOP
 
-    def hand_back(self) -> bool:
+    def hand_back(self, noticed_s: float | None = None, strikes: Strikes | None = None) -> bool:
         """Put the job back into the queue, or ask the batch script to; whether it is there.
 
         The wish is written down first: whoever is killed in the middle has still said it.
+
+        Args:
+            noticed_s: monotonic time at which the end was heard of [s]; None for when its reason was asked for.
+            strikes: against nodes that the job is not to get again.
         """
         if self._at is None:
             return False
-        if self._ending is not None and self._ending.fate is Fate.QUEUED:
-            self._say("done", "the scheduler did it")
-        else:
+        strikes = strikes or Strikes()
+        if self._ending is None or self._ending.fate is not Fate.QUEUED:
             self._say("wanted", "being asked for")
-            refused = requeue(self._at.task)
-            if refused is not None:
-                self._say("wanted", refused)
-                return False
-            self._say("done", "scontrol requeue")
-        self._write("requeued", job_id=self._at.job_id, restart=self._at.restart)
+        facts = Facts(
+            seen=self._seen if self._is_fresh() else None,
+            before=self._seen,
+            restart=self._at.restart,
+            requeued_by_code=self._site is not None and ExitCode.HANDED_BACK in self._site.requeue_exit,
+        )
+        over = go(self._at.task, facts, self._until_s(noticed_s), self._submit_again(strikes))
+        self._say(over.requeue, over.reason, **({"resubmitted": over.resubmitted} if over.resubmitted else {}))
+        if over.cancelled:
+            self._ending = Ending(Fate.STOP, Verdict(Cause.USER_STOP, over.reason))
+        if over.requeue != "done":
+            return False
+        more = {"resubmitted": over.resubmitted} if over.resubmitted else {}
+        self._write("requeued", job_id=self._at.job_id, restart=self._at.restart, **more)
+        if over.resubmitted:
+            record(self._run_dir, over.resubmitted)
+        elif over.queued:
+            self._see_to_the_queued(over, strikes)
         return True
 
     def close(self, state: str) -> None:
@@ -141,12 +182,103 @@ class Allocation:
         if self._asker is not None:
             self._asker.shutdown(wait=False, cancel_futures=True)
 
-    def _say(self, requeue: str, reason: str) -> None:
+    def _learn(self, site: Site) -> None:
+        """Say once a job which exit codes the cluster makes something else of."""
+        assert self._at is not None
+        self._site = site
+        told = {"RequeueExit": site.requeue_exit, "RequeueExitHold": site.hold_exit}
+        for name, codes in told.items():
+            ours = [str(code.value) for code in (ExitCode.HANDED_BACK, ExitCode.STOPPED) if code in codes]
+            if ours and not self._at.restart:
+                words = f"this cluster requeues jobs that end with exit code {' or '.join(ours)} ({name})"
+                self._write("incident", cause=Cause.UNKNOWN.value, detail=words, decision="none")
+
+    def _is_fresh(self) -> bool:
+        """Whether what was seen last still holds: it is new, or cannot be taken back."""
+        queued = self._ending is not None and self._ending.fate is Fate.QUEUED
+        return queued or time.monotonic() - self._seen_at_s < FRESH_S
+
+    def _until_s(self, noticed_s: float | None) -> float:
+        """Monotonic time at which this process is killed, as far as it can be known [s]."""
+        now_s = time.monotonic()
+        heard_s = next(one for one in (noticed_s, self._noticed_s, now_s) if one is not None)
+        told_s = self._site.kill_wait_s if self._site is not None else None
+        kill_wait_s = max(LEAST_KILL_WAIT_S, KILL_WAIT_S if told_s is None else told_s)
+        until_s = heard_s + kill_wait_s
+        if self._seen is None:
+            running, end_s = self._noticed_s is None and self._end_s is not None, self._end_s
+        else:  # while a job is RUNNING, nobody has begun to end it
+            running, end_s = self._seen.state == "RUNNING", self._seen.end_s
+        if running:
+            until_s = max(until_s, now_s + (math.inf if end_s is None else end_s - time.time() + kill_wait_s))
+        return min(until_s - MARGIN_S, now_s + PATIENCE_S)
+
+    def _submit_again(self, strikes: Strikes) -> Callable[[Facts, float], Said]:
+        assert self._at is not None
+        at = self._at
+
+        def submit(facts: Facts, timeout_s: float) -> Said:
+            own = _expanded(facts.seen.excluded) if facts.seen is not None else ()
+            nodes = self._nodes_to_exclude(facts.seen, strikes) if facts.seen is not None else None
+            return resubmit(at, self._run_dir, own if nodes is None else nodes, os.environ, timeout_s)
+
+        return submit
+
+    def _see_to_the_queued(self, over: Over, strikes: Strikes) -> None:
+        """One look at the job in the queue: let it go if it is held, and keep it from bad nodes."""
+        assert self._at is not None
+        told = strikes.nodes or strikes.excluded
+        seen = over.seen if over.seen is not None else ask(self._at.task)
+        if isinstance(seen, Said):
+            return
+        if (hold := held(seen)) is not None:
+            freed = release(self._at.task) if hold.release else None
+            done = freed is not None and freed.ok
+            words = f"the job is held in the queue ({hold.reason})"
+            remedy = "released" if done else f"`scontrol release {self._at.task}` lets it go"
+            self._say(over.requeue, f"{over.reason}; {words}: {remedy}")
+            self._write("incident", cause=Cause.UNKNOWN.value, detail=words, decision=remedy)
+        nodes = self._nodes_to_exclude(seen, strikes) if told else None
+        if nodes is not None:
+            refused = exclude(self._at.task, nodes)
+            if not refused.ok:
+                self._write("incident", cause=Cause.UNKNOWN.value, detail=refused.words, decision="none")
+
+    def _nodes_to_exclude(self, seen: JobSeen, strikes: Strikes) -> tuple[str, ...] | None:
+        """All nodes that the job is to exclude from now on, its user's own among them; None for no change."""
+        assert self._at is not None
+        own, requested = _expanded(seen.excluded), _expanded(seen.requested)
+        chosen = to_exclude(
+            strikes,
+            own=own,
+            requested=requested,
+            available=usable(seen.partition) if strikes.nodes and seen.partition else None,
+            needed=seen.nodes or self.nodes_needed,
+        )
+        wanted = tuple(dict.fromkeys((*(one for one in own if one not in strikes.excluded), *chosen)))
+        if chosen or strikes.excluded:
+            self._write("adapted", excluded=list(chosen), detail=f"nodes to avoid: {', '.join(chosen) or 'none'}")
+        return wanted if set(wanted) != set(own) else None
+
+    def _say(self, requeue: str, reason: str, **more: str) -> None:
         assert self._at is not None
         self._said = True
         directory = self._run_dir / "verdicts"
+        told = {"requeue": requeue, "reason": reason, **more}
         try:
             directory.mkdir(mode=0o700, exist_ok=True)
-            write_whole(directory / f"{self._at.name}.json", json.dumps({"requeue": requeue, "reason": reason}) + "\n")
+            write_whole(directory / f"{self._at.name}.json", json.dumps(told) + "\n")
         except OSError as error:
             self._write("incident", cause="storage", detail=f"verdicts/: {error.strerror}", decision="none")
+
+
+def _ask(task: str, *, first: bool) -> tuple[JobSeen | Said, Site | None]:
+    """How the job stands, and the first time what the cluster's settings are."""
+    return ask(task), ask_site() if first else None
+
+
+def _expanded(nodes: str) -> tuple[str, ...]:
+    try:
+        return expand(nodes)
+    except ValueError:
+        return ()

@@ -6,12 +6,14 @@ once at the start, for the real end of the allocation, and once when the end is 
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from supervisor.errors import JobError
-from supervisor.launch.slurm_text import addresses_in, expand, parse
+from supervisor.launch.slurm_text import Site, addresses_in, answer, expand, nodes_up, parse, site_in
+from supervisor.policy.handback import Answer, Said
 from supervisor.policy.scheduler import JobSeen
 
 #: slurmctld may be busy, but whoever asks has little time left [s].
@@ -126,46 +128,78 @@ def _number(environment: Mapping[str, str], *names: str) -> int | None:
     return int(word) if word.isascii() and word.isdigit() else None
 
 
-def ask(job_id: str) -> JobSeen | None:
-    """What SLURM shows of a job; None if it cannot be asked."""
-    try:
-        done = _scontrol("show", "job", "-o", job_id)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    # Asked from a thread, the loop may have reaped it first, and its exit code is lost: then the text decides.
-    return parse(done.stdout) if done.returncode == 0 else None
+def ask(task: str, timeout_s: float = ASK_S) -> JobSeen | Said:
+    """What SLURM shows of a job, or why it shows nothing."""
+    done = run("scontrol", "show", "job", "-o", task, timeout_s=timeout_s)
+    if isinstance(done, Said):
+        return done
+    return parse(done) or Said(Answer.REFUSED, f"scontrol show job: {done.strip()[:200] or 'nothing'}")
 
 
-def requeue(job_id: str) -> str | None:
-    """Put the job back into the queue; None if that was done, else why not."""
-    try:
-        done = _scontrol("requeue", job_id)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return f"scontrol requeue: {error}"
-    if done.returncode == 0:
-        return None
-    said = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()[-1]
-    return f"scontrol requeue: {said}"
+def ask_site() -> Site | None:
+    """What the cluster's settings mean for the way back; None if it does not tell."""
+    done = run("scontrol", "show", "config")
+    return None if isinstance(done, Said) else site_in(done)
+
+
+def requeue(task: str, timeout_s: float = ASK_S) -> Said:
+    """Put the job back into the queue. SLURM does so with a cancelled job, too: look before."""
+    return _deed("requeue", task, timeout_s=timeout_s)
+
+
+def release(task: str) -> Said:
+    """Let a job go that is held in the queue."""
+    return _deed("release", task)
+
+
+def exclude(task: str, nodes: Sequence[str]) -> Said:
+    """Keep a job that is in the queue from these nodes, and from no others; it holds while it is COMPLETING, too."""
+    return _deed("update", f"jobid={task}", f"ExcNodeList={','.join(nodes)}")
+
+
+def usable(partition: str) -> tuple[str, ...] | None:
+    """The partition's nodes that can run a job now or later; None if nobody can tell."""
+    done = run("sinfo", "-h", "-N", "-p", partition, "-o", "%N %t")
+    return None if isinstance(done, Said) else nodes_up(done)
 
 
 def addresses(names: Sequence[str]) -> dict[str, str]:
     """Where each node listens, as SLURM reaches it; a node that it says nothing of is called by its name."""
     if not names:
         return {}
-    try:
-        told = addresses_in(_scontrol("show", "node", "-o", ",".join(names)).stdout)
-    except (OSError, subprocess.TimeoutExpired):
-        told = {}
+    done = run("scontrol", "show", "node", "-o", ",".join(names))
+    told = {} if isinstance(done, Said) else addresses_in(done)
     return {name: told.get(name, name) for name in names}
 
 
-def _scontrol(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["scontrol", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=ASK_S,
-        check=False,
-        stdin=subprocess.DEVNULL,
-        errors="replace",
-    )
+def run(
+    program: str, *arguments: str, timeout_s: float = ASK_S, environment: Mapping[str, str] | None = None
+) -> str | Said:
+    """Run one of SLURM's commands: what it printed, or why it failed."""
+    told = {**(os.environ if environment is None else environment), "SLURM_TIME_FORMAT": "standard"}
+    command = [program, *arguments]
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            errors="replace",
+            env=told,
+        )
+    except subprocess.TimeoutExpired:
+        return Said(Answer.SILENT, f"{program} {arguments[0]}: no answer within {timeout_s:.0f} s")
+    except OSError as error:
+        return Said(Answer.ABSENT, f"{program}: {error.strerror}")
+    # Asked from a thread, the loop may have reaped it first, and its exit code is lost: then the text decides.
+    if done.returncode == 0 and (done.stdout or not done.stderr):
+        return done.stdout
+    said = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()[-1]
+    return Said(answer(said), f"{program} {arguments[0]}: {said}")
+
+
+def _deed(*arguments: str, timeout_s: float = ASK_S) -> Said:
+    done = run("scontrol", *arguments, timeout_s=timeout_s)
+    return done if isinstance(done, Said) else Said(Answer.DONE)

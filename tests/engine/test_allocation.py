@@ -13,6 +13,7 @@ from harness import until
 from supervisor.engine.allocation import ASK_EVERY_S, Allocation
 from supervisor.launch.slurm import Incarnation
 from supervisor.policy.causes import Cause
+from supervisor.policy.strikes import Strikes
 
 AT = Incarnation("7", 2)
 START_S = 1_800_000_000.0
@@ -22,23 +23,42 @@ class Site:
     """A `scontrol` that shows a job and notes what it is asked; and a journal."""
 
     def __init__(self, base: Path) -> None:
-        self.base, self.events = base, []  # type: Path, list[str]
+        self.base = base
+        self.events: list[str] = []
+        self.fields: list[dict[str, Any]] = []
         self.show(limit_s=3600.0)
         self.refuse("")
         scontrol = base / "scontrol"
         scontrol.write_text(
             f'#!/bin/sh\necho "$@" >> {base}/asked\n'
+            f'if [ "$2" = config ]; then echo "$SITE"; exit 0; fi\n'
+            f'if [ "$1" = write ]; then echo "#!/bin/sh"; echo "#SBATCH -p low"; exit 0; fi\n'
             f'if [ "$1" = show ]; then while read -r line; do echo "$line"; done < {base}/job; exit 0; fi\n'
             f'[ -s {base}/refusal ] && {{ while read -r line; do echo "$line" >&2; done < {base}/refusal; exit 1; }}\n'
             "exit 0\n"
         )
         scontrol.chmod(0o755)
+        self.program("sinfo", 'echo "n1 idle"; echo "n2 idle"; echo "n3 mix"; echo "n4 down"')
 
-    def show(self, *, state: str = "RUNNING", limit_s: float, restarts: int = 2, preempt: str = "None") -> None:
+    def program(self, name: str, body: str) -> None:
+        """Another command of SLURM's on the path."""
+        path = self.base / name
+        path.write_text(f'#!/bin/sh\necho "{name} $@" >> {self.base}/asked\n{body}\n')
+        path.chmod(0o755)
+
+    def show(
+        self,
+        *,
+        state: str = "RUNNING",
+        limit_s: float,
+        restarts: int = 2,
+        preempt: str = "None",
+        more: str = "Requeue=1",
+    ) -> None:
         start, end = (time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(at)) for at in (START_S, START_S + limit_s))
         (self.base / "job").write_text(
-            f"JobId=7 JobName=a UserId=me(1) JobState={state} Requeue=1 Restarts={restarts} "
-            f"TimeLimit=99:00:00 StartTime={start} EndTime={end} PreemptTime={preempt}\n"
+            f"JobId=7 JobName=a UserId=me(1) GroupId=me(1) JobState={state} Restarts={restarts} BatchFlag=1 "
+            f"TimeLimit=99:00:00 StartTime={start} EndTime={end} PreemptTime={preempt} {more}\n"
         )
 
     def refuse(self, words: str) -> None:
@@ -48,8 +68,9 @@ class Site:
         asked = self.base / "asked"
         return asked.read_text().splitlines() if asked.exists() else []
 
-    def write(self, event: str, **_fields: Any) -> None:
+    def write(self, event: str, **fields: Any) -> None:
         self.events.append(event)
+        self.fields.append(fields)
 
     def verdict(self) -> dict[str, str]:
         told: dict[str, str] = json.loads((self.base / "verdicts" / "7-2.json").read_text())
@@ -69,7 +90,7 @@ def test_the_end_is_asked_for_once_and_again_before_it_counts(site: Site) -> Non
     until(lambda: job.time_is_up(START_S, 30.0) or job._end_s, "answer")
     for s in range(100):
         assert not job.time_is_up(START_S + s, 30.0)
-    assert len(site.asked()) == 1
+    assert site.asked() == ["show job -o 7", "show config"]
 
     site.show(limit_s=7200.0)  # an administrator is kind
     near_s = START_S + 3600.0 - 30.0
@@ -101,7 +122,8 @@ def test_a_preempted_job_goes_back_into_the_queue_and_says_so(site: Site) -> Non
     assert verdict is not None
     assert (verdict.cause, job.cancelled) == (Cause.PREEMPTED, False)
     assert job.hand_back()
-    assert site.asked() == ["show job -o 7", "requeue 7"]
+    # Once for the reason, once to see what became of it.
+    assert site.asked() == ["show job -o 7", "requeue 7", "show job -o 7"]
     assert site.events == ["requeued"]
     job.close("requeued")
     assert site.verdict() == {"requeue": "done", "reason": "scontrol requeue"}
@@ -127,17 +149,151 @@ def test_a_cancelled_job_stays_away(site: Site) -> None:
     assert site.verdict() == {"requeue": "no", "reason": "stopped"}
 
 
-def test_where_the_leader_may_not_requeue_the_batch_script_is_asked_to(site: Site) -> None:
+def test_a_job_that_was_cancelled_after_its_reason_was_asked_for_is_not_requeued(site: Site) -> None:
+    job = Allocation(AT, site.base, site.write)
+    until(lambda: job.time_is_up(START_S + 3599.0, 30.0), "end of time")
+    site.show(limit_s=60.0, state="COMPLETING")
+    assert not job.hand_back()
+    assert job.cancelled
+    job.close("stopped")
+    assert site.verdict() == {"requeue": "no", "reason": "the job was cancelled"}
+    assert not any("requeue" in asked for asked in site.asked())
+
+
+def test_where_scontrol_is_missing_the_batch_script_is_asked_to(site: Site) -> None:
+    (site.base / "scontrol").unlink()
+    job = Allocation(AT, site.base, site.write)
+    verdict = job.why("received SIGTERM")
+    assert verdict is not None
+    assert "could not be asked why" in verdict.evidence
+    assert not job.hand_back()
+    job.close("interrupted")
+    assert site.verdict() == {"requeue": "wanted", "reason": "scontrol: No such file or directory"}
+    assert site.events == []
+
+
+def test_a_silent_scheduler_is_asked_until_the_process_is_nearly_killed(site: Site) -> None:
+    job = Allocation(AT, site.base, site.write)
+    job.why("received SIGTERM")
+    site.program("scontrol", "echo 'Unable to contact slurm controller (connect failure)' >&2; exit 1")
+    site.show(limit_s=10.0)  # as it is remembered: nobody answers
+    began_s = time.monotonic()
+    job._seen = None  # nor did anybody when the notice came
+    assert not job.hand_back(noticed_s=began_s - 22.0)  # of the 30 s that SLURM gives unless it tells otherwise
+    assert time.monotonic() - began_s < 6.0
+    assert site.verdict()["requeue"] == "wanted"
+    assert "Unable to contact" in site.verdict()["reason"]
+    assert len([one for one in site.asked() if "show" in one]) >= 2
+
+
+def test_a_job_that_may_not_be_requeued_is_submitted_once_more(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.show(limit_s=3600.0, more="Requeue=0 Partition=low NumNodes=1 Command=/r/run.sbatch job.yaml WorkDir=/r")
+    site.program("sbatch", f'echo "$SUPERVISOR_AFTER $SLURM_NODEID$SLURM_RESTART_COUNT" > {site.base}/told; echo 12')
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "2")
+    monkeypatch.setenv("SLURM_NODEID", "0")
+    monkeypatch.setenv("SLURM_JOB_NAME", "a b")
+    job = Allocation(AT, site.base, site.write)
+    job.why("received SIGTERM")
+    assert job.hand_back()
+    script = site.base / "control" / "again-7.sbatch"
+    assert script.read_text() == "#!/bin/sh\n#SBATCH -p low\n"
+    assert site.asked()[-1] == (
+        "sbatch --parsable --dependency=afterany:7 --open-mode=append --job-name=a b "
+        f"--partition=low --time=99:00:00 --nodes=1 {script} job.yaml"
+    )
+    assert (site.base / "told").read_text() == "7 \n"  # nothing of this job's place is left in the new one's
+    told = site.verdict()
+    assert (told["requeue"], told["resubmitted"]) == ("done", "12")
+    assert (site.events, site.fields[0]["resubmitted"]) == (["requeued"], "12")
+
+
+def test_a_recorded_submission_is_repeated_word_for_word_and_named_anew(site: Site) -> None:
+    site.show(limit_s=3600.0, more="Requeue=0")
+    site.program("sbatch", "echo '12;cluster'")
+    script = site.base / "the script"
+    script.write_text("#!/bin/sh\n")
+    (site.base / "control").mkdir()
+    record = site.base / "control" / "slurm.json"
+    record.write_text(json.dumps({"job_id": 7, "script": str(script), "options": ["-p", "low"], "arguments": ["a b"]}))
+    assert Allocation(AT, site.base, site.write).hand_back()
+    assert site.asked()[-1].endswith(f" -p low {script} a b")
+    assert json.loads(record.read_text())["job_id"] == "12"
+
+
+def test_a_job_that_cannot_go_back_in_any_way_ends_with_the_reason(site: Site) -> None:
     site.refuse("Requested operation is presently disabled\n")
+    site.program("sbatch", "echo 'Batch job submission failed: Invalid account' >&2; exit 1")
     job = Allocation(AT, site.base, site.write)
     job.why("received SIGTERM")
     assert not job.hand_back()
     job.close("interrupted")
-    assert site.verdict() == {
-        "requeue": "wanted",
-        "reason": "scontrol requeue: Requested operation is presently disabled",
-    }
+    assert site.verdict()["requeue"] == "no"
+    assert "Invalid account" in site.verdict()["reason"]
     assert site.events == []
+
+
+def test_a_cluster_that_requeues_our_exit_codes_is_named_once(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SITE", "RequeueExit = 75\nRequeueExitHold = 130\nKillWait = 30 sec")
+    site.show(limit_s=3600.0, more="Requeue=0")
+    site.program("sbatch", "echo 12")
+    first = Allocation(Incarnation("7", 0), site.base, site.write)
+    until(lambda: first.time_is_up(START_S, 30.0) or first._end_s, "answer")
+    assert site.events == ["incident", "incident"]
+    assert ["75 (RequeueExit)" in str(site.fields[0]["detail"]), "130 (RequeueExitHold)" in str(site.fields[1])] == [
+        True,
+        True,
+    ]
+    again = Allocation(Incarnation("7", 1), site.base, site.write)
+    until(lambda: again.time_is_up(START_S, 30.0) or again._end_s, "answer")
+    assert len(site.events) == 2
+    site.show(limit_s=3600.0, restarts=1, more="Requeue=0")
+    again.why("received SIGTERM")
+    assert again.hand_back()
+    assert not any("sbatch" in asked for asked in site.asked())  # one way back is enough
+
+
+@pytest.mark.parametrize(
+    ("reason", "released"),
+    [("JobHoldMaxRequeue", True), ("JobHeldAdmin", False), ("job_requeued_in_held_state", False)],
+)
+def test_a_hold_is_said_and_let_go_unless_somebody_wanted_it(site: Site, reason: str, released: bool) -> None:
+    site.show(limit_s=3600.0, state="PENDING", restarts=3, more=f"Priority=0 Reason={reason}")
+    job = Allocation(AT, site.base, site.write)
+    job.why("received SIGTERM")
+    assert job.hand_back()
+    assert ("release 7" in site.asked()) == released
+    assert site.events == ["requeued", "incident"]
+    assert reason in site.verdict()["reason"]
+    assert ("released" in site.verdict()["reason"]) == released
+
+
+def test_struck_nodes_are_excluded_once_the_job_is_in_the_queue(site: Site) -> None:
+    job = Allocation(AT, site.base, site.write)
+    site.show(limit_s=3600.0, more="Requeue=1 Partition=low NumNodes=1 ReqNodeList=(null) ExcNodeList=n3")
+    job.why("received SIGTERM")
+    assert job.hand_back(strikes=Strikes(nodes=("n1", "n4"), excluded=()))
+    assert site.asked()[-2:] == ["sinfo -h -N -p low -o %N %t", "update jobid=7 ExcNodeList=n3,n1,n4"]
+    assert (site.events, site.fields[1]["excluded"]) == (["requeued", "adapted"], ["n1", "n4"])
+
+
+def test_an_expired_strike_frees_its_node_and_leaves_the_users_own_exclusion(site: Site) -> None:
+    job = Allocation(AT, site.base, site.write)
+    site.show(limit_s=3600.0, more="Requeue=1 Partition=low NumNodes=1 ExcNodeList=n[1,3]")
+    job.why("received SIGTERM")
+    assert job.hand_back(strikes=Strikes(nodes=(), excluded=("n1",)))
+    assert site.asked()[-1] == "update jobid=7 ExcNodeList=n3"
+    assert site.fields[1]["excluded"] == []
+
+
+def test_a_resubmitted_job_keeps_away_from_struck_nodes(site: Site) -> None:
+    site.show(limit_s=3600.0, more="Requeue=0 Partition=low NumNodes=1 ExcNodeList=n3")
+    site.program("sbatch", "echo 12")
+    job = Allocation(AT, site.base, site.write)
+    job.why("received SIGTERM")
+    assert job.hand_back(strikes=Strikes(nodes=("n1",)))
+    assert "--exclude=n3,n1 " in site.asked()[-1]
+    assert Allocation(AT, site.base, site.write).hand_back()
+    assert "--exclude=n3 " in site.asked()[-1]
 
 
 def test_outside_of_a_scheduler_nothing_is_asked_or_told(site: Site) -> None:

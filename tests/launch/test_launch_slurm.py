@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from supervisor.errors import JobError
-from supervisor.launch.slurm import Place, addresses, ask, incarnation, place, requeue
-from supervisor.launch.slurm_text import expand, parse
+from supervisor.launch.slurm import Place, addresses, ask, ask_site, incarnation, place, requeue, usable
+from supervisor.launch.slurm_text import Site, expand, nodes_up, parse
+from supervisor.policy.handback import Answer, Said
 from supervisor.policy.scheduler import JobSeen
 
 LINE = (
@@ -26,7 +27,17 @@ def local(text: str) -> float:
     return time.mktime(time.strptime(text, "%Y-%m-%dT%H:%M:%S"))
 
 
-@pytest.mark.parametrize("name", ["demo", "a JobState=CANCELLED Restarts=9", "x;rm -rf $HOME"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "demo",
+        "a JobState=CANCELLED Restarts=9",
+        "two\nlines JobState=CANCELLED",
+        "UserId=root JobState=CANCELLED",
+        "UserId=root(0) JobState=CANCELLED",
+        "x;rm -rf $HOME",
+    ],
+)
 def test_a_jobs_line_is_read_whatever_its_name_is(name: str) -> None:
     assert parse(LINE.format(name=name, preempt="None")) == JobSeen(
         state="RUNNING",
@@ -35,7 +46,10 @@ def test_a_jobs_line_is_read_whatever_its_name_is(name: str) -> None:
         start_s=local("2026-11-24T02:00:01"),
         end_s=local("2026-11-25T02:01:01"),
         limit_s=86_460.0,
-        preempted_s=None,
+        reason="None",
+        priority=1,
+        batch=True,
+        partition="low",
     )
 
 
@@ -49,17 +63,94 @@ def test_a_preemption_shows_and_what_is_no_job_is_none() -> None:
     assert unknown == JobSeen(state="PENDING")
 
 
-def test_a_scheduler_that_refuses_or_is_not_there_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+class Scontrol:
+    """A `scontrol` that says and exits as it is told, alone on the path."""
+
+    def __init__(self, directory: Path) -> None:
+        self.path = directory / "scontrol"
+
+    def says(self, *, out: str = "", err: str = "", code: int = 0) -> None:
+        words = "".join(f"echo '{text}' {to}\n" for text, to in ((out, ""), (err, ">&2")) if text)
+        self.path.write_text(f"#!/bin/sh\n{words}exit {code}\n")
+        self.path.chmod(0o755)
+
+
+@pytest.fixture
+def scontrol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scontrol:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert ask("7") is None
-    assert "scontrol" in str(requeue("7"))
-    scontrol = tmp_path / "scontrol"
-    scontrol.write_text("#!/bin/sh\necho 'Requested operation is presently disabled for job 7' >&2\nexit 1\n")
-    scontrol.chmod(0o755)
-    assert ask("7") is None
-    assert requeue("7") == "scontrol requeue: Requested operation is presently disabled for job 7"
-    scontrol.write_text('#!/bin/sh\n[ "$1 $2" = "requeue 7" ]\n')
-    assert requeue("7") is None
+    return Scontrol(tmp_path)
+
+
+@pytest.mark.usefixtures("scontrol")
+def test_where_scontrol_is_not_installed_nothing_can_be_asked() -> None:
+    assert ask("7") == Said(Answer.ABSENT, "scontrol: No such file or directory")
+    assert requeue("7").answer is Answer.ABSENT
+    assert ask_site() is None
+    assert usable("low") is None
+
+
+@pytest.mark.parametrize(
+    ("words", "means"),
+    [
+        # Of a live 22.05; the second and third while its slurmctld was dead, after 18 s and 9 s.
+        ("Requested operation is presently disabled for job 7", Answer.DISABLED),
+        ("slurm_load_jobs error: Unable to contact slurm controller (connect failure)", Answer.SILENT),
+        ("Unexpected message received for job 7", Answer.SILENT),
+        ("Job is pending execution for job 7", Answer.SILENT),
+        ("Invalid job id specified for job 7", Answer.REFUSED),
+        # slurm_errno.c, the same from 21.08 to 25.11.
+        ("Access/permission denied for job 7", Answer.REFUSED),
+        ("Only batch jobs are accepted or processed for job 7", Answer.REFUSED),
+        ("Socket timed out on send/recv operation for job 7", Answer.SILENT),
+        ("Zero Bytes were transmitted or received for job 7", Answer.SILENT),
+        ("Job can not be altered now, try again later for job 7", Answer.SILENT),
+        ("Slurm backup controller in standby mode for job 7", Answer.SILENT),
+        ("Protocol authentication error for job 7", Answer.ABSENT),
+        ("scontrol: fatal: Could not establish a configuration source", Answer.ABSENT),
+        ("error: If munged is up, restart with --num-threads=10", Answer.ABSENT),
+    ],
+)
+def test_a_refusal_is_understood_and_kept_in_its_own_words(scontrol: Scontrol, words: str, means: Answer) -> None:
+    scontrol.says(err=words, code=1)
+    assert requeue("7") == Said(means, f"scontrol requeue: {words}")
+    assert ask("7") == Said(means, f"scontrol show: {words}")
+
+
+def test_an_exit_code_that_somebody_else_has_reaped_does_not_hide_the_refusal(scontrol: Scontrol) -> None:
+    """Asked from a thread while the loop reaps every child, python reports 0."""
+    scontrol.says(err="Unable to contact slurm controller (connect failure)", code=0)
+    assert requeue("7").answer is Answer.SILENT
+    scontrol.says()
+    assert requeue("7").ok
+
+
+def test_an_answer_that_does_not_come_is_silence(scontrol: Scontrol) -> None:
+    scontrol.path.write_text("#!/bin/sh\nread never < /dev/zero\n")
+    scontrol.path.chmod(0o755)
+    assert ask("7", 0.2) == Said(Answer.SILENT, "scontrol show: no answer within 0 s")
+
+
+def test_times_are_read_however_the_user_likes_them_printed(
+    scontrol: Scontrol, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_TIME_FORMAT", "%s")
+    scontrol.path.write_text('#!/bin/sh\necho "JobId=7 UserId=me(1) GroupId=me(1) JobState=$SLURM_TIME_FORMAT"\n')
+    scontrol.path.chmod(0o755)
+    assert ask("7") == JobSeen(state="standard")
+
+
+def test_the_cluster_tells_how_long_a_kill_takes_and_which_exit_codes_it_requeues(scontrol: Scontrol) -> None:
+    scontrol.says(
+        out="KillWait                = 5 sec\nRequeueExit             = 1,73-75\nRequeueExitHold         = 130"
+    )
+    assert ask_site() == Site(5.0, frozenset({1, 73, 74, 75}), frozenset({130}))
+    scontrol.says(out="RequeueExit             = (null)")
+    assert ask_site() == Site()
+
+
+def test_nodes_that_are_down_or_drained_are_not_usable() -> None:
+    shown = "n1 idle\nn2 down*\nn3 drng\nn4 alloc\nn5 mix~\nn6 idle*\nn7 drain\nn8 comp\nn1 idle\nn9 inval\n"
+    assert nodes_up(shown) == ("n1", "n4", "n5", "n8")
 
 
 #: What srun gave its second task on nodes 2 and 3 of a job of three nodes (22.05).
