@@ -204,14 +204,12 @@ class Allocation:
         heard_s = next(one for one in (noticed_s, self._noticed_s, now_s) if one is not None)
         told_s = self._site.kill_wait_s if self._site is not None else None
         kill_wait_s = max(LEAST_KILL_WAIT_S, KILL_WAIT_S if told_s is None else told_s)
-        until_s = heard_s + kill_wait_s
-        if self._seen is None:
-            running, end_s = self._noticed_s is None and self._end_s is not None, self._end_s
-        else:  # while a job is RUNNING, nobody has begun to end it
-            running, end_s = self._seen.state == "RUNNING", self._seen.end_s
-        if running:
-            until_s = max(until_s, now_s + (math.inf if end_s is None else end_s - time.time() + kill_wait_s))
-        return min(until_s - MARGIN_S, now_s + PATIENCE_S)
+        if self._seen is not None:
+            running = self._seen.state == "RUNNING"
+        else:  # leaving on our own account, before the end that was foreseen
+            running = self._noticed_s is None and self._end_s is not None
+        # Nobody has begun to end a job that is RUNNING, and nobody but a scheduler that answers can begin.
+        return now_s + PATIENCE_S if running else min(heard_s + kill_wait_s - MARGIN_S, now_s + PATIENCE_S)
 
     def _submit_again(self, strikes: Strikes) -> Callable[[Facts, float], Said]:
         assert self._at is not None
@@ -253,7 +251,8 @@ class Allocation:
             own=own,
             requested=requested,
             available=usable(seen.partition) if strikes.nodes and seen.partition else None,
-            needed=seen.nodes or self.nodes_needed,
+            # Of a job that is COMPLETING, SLURM counts only the nodes that have not ended it yet.
+            needed=max(seen.nodes or 0, self.nodes_needed),
         )
         wanted = tuple(dict.fromkeys((*(one for one in own if one not in strikes.excluded), *chosen)))
         if chosen or strikes.excluded:
