@@ -92,6 +92,29 @@ def run(
 @commands.command()
 @_JOB
 @_SET
+@click.option(
+    "--sweep", "sweeps", multiple=True, metavar="A.B=V1,V2", help="A run for each value; for each combination."
+)
+@click.option("--dry-run", is_flag=True, help="Print the exact script, and submit nothing.")
+@_JSON
+def submit(job: Path, overrides: tuple[str, ...], sweeps: tuple[str, ...], dry_run: bool, as_json: bool) -> None:
+    """Submit JOB to SLURM, and print the job's id."""
+    from time import sleep
+
+    from supervisor.engine.submitting import submit as submit_job
+
+    made = submit_job(job, overrides, sweeps, dry_run=dry_run, wait=sleep)
+    for remark in made.remarks:
+        click.echo(remark, err=True)
+    if as_json:
+        _print(made.as_json())
+    else:
+        click.echo(made.script if dry_run else made.job_id, nl=not dry_run)
+
+
+@commands.command()
+@_JOB
+@_SET
 @_JSON
 def plan(job: Path, overrides: tuple[str, ...], as_json: bool) -> None:
     """Print what `run` would do, and do nothing."""

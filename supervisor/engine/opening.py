@@ -65,7 +65,8 @@ def check_directory(run_dir: Path) -> None:
         ) from error
     if not os.access(run_dir, os.W_OK | os.X_OK):
         raise DiskError(f"{run_dir} is not writable", "change its permissions, or choose another with `run_dir`")
-    ours = ("lease", "logs", "supervisor.log")  # what a start leaves that came no further
+    # What a start leaves that came no further, `submit` before it, and `prefetch`.
+    ours = ("lease", "logs", "supervisor.log", "control", "pins.json", "cache")
     if JOURNAL in entries:
         return
     if not all(entry.startswith(ours) for entry in entries):

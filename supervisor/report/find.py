@@ -8,6 +8,7 @@ from pathlib import Path
 
 from supervisor.errors import JobError
 from supervisor.journal import JOURNAL
+from supervisor.report.queue import RECORD
 
 DEPTH = 5
 CROWDED = 2000  # entries; a data set, not a place where people keep runs
@@ -32,7 +33,7 @@ def find_runs(root: Path, depth: int = DEPTH) -> Iterator[Path]:
             names = {entry.name: entry for _, entry in zip(range(CROWDED + 1), entries, strict=False)}
     except OSError:
         return
-    if JOURNAL in names:
+    if JOURNAL in names or (RECORD.parts[0] in names and (root / RECORD).exists()):
         yield root
         return
     if depth == 0 or len(names) > CROWDED:
@@ -43,12 +44,12 @@ def find_runs(root: Path, depth: int = DEPTH) -> Iterator[Path]:
 
 
 def check_run(run_dir: Path) -> None:
-    """Make sure that ``run_dir`` is a run's directory.
+    """Make sure that ``run_dir`` is the directory of a run, or of one that has been submitted.
 
     Raises:
         JobError: it is none; runs below it are named.
     """
-    if (run_dir / JOURNAL).exists():
+    if (run_dir / JOURNAL).exists() or (run_dir / RECORD).exists():
         return
     if not run_dir.is_dir():
         raise JobError(f"there is no directory {run_dir}", "give a run's directory: `run_dir` of its job file")

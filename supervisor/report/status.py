@@ -16,19 +16,21 @@ from supervisor.report.figures import history_goodput, steps_redone
 from supervisor.report.find import check_run, find_runs
 from supervisor.report.fold import ENDED, RunHistory, fold
 from supervisor.report.live import Live, Progress, look
+from supervisor.report.queue import OVER, Queued, ask, jobs_of, queue_of
 from supervisor.report.words import CAUSES, STATES, clock, duration, one_line, origin, share, size
 
 #: A word this old from a machine that cannot be asked is worth a remark [s].
 QUIET_S = 30.0
 
 
-def status(run_dir: Path, now: float, live: Live) -> dict[str, Any]:
+def status(run_dir: Path, now: float, live: Live, queued: Queued | None = None) -> dict[str, Any]:
     """Say where a run stands.
 
     Args:
         run_dir: the run's directory.
         now: the wall clock [unix s].
         live: what its supervisor says, from `supervisor.report.live.look`.
+        queued: what a scheduler says of it; None if none does.
 
     Returns:
         The contract's `status --json`; what is not known is None.
@@ -36,7 +38,7 @@ def status(run_dir: Path, now: float, live: Live) -> dict[str, Any]:
     Raises:
         DiskError: the journal cannot be read.
     """
-    return summary(fold(read(run_dir / JOURNAL)), run_dir, now, live)
+    return summary(fold(read(run_dir / JOURNAL)), run_dir, now, live, queued)
 
 
 def print_status(run_dir: Path | None, *, as_json: bool, out: TextIO | None = None) -> None:
@@ -52,10 +54,12 @@ def print_status(run_dir: Path | None, *, as_json: bool, out: TextIO | None = No
     if run_dir is not None:
         check_run(run_dir)
         live = look(run_dir)
-        told = status(run_dir, now, live)
+        told = status(run_dir, now, live, queued_of([run_dir])[run_dir])
         to.write(f"{json.dumps(told, indent=1) if as_json else block(told, live, now)}\n")
         return
-    runs = [(str(found), status(found, now, look(found))) for found in find_runs(Path())]
+    found = list(find_runs(Path()))
+    queued = queued_of(found)
+    runs = [(str(one), status(one, now, look(one), queued[one])) for one in found]
     if as_json:
         to.write(f"{json.dumps([{'run_dir': path, **told} for path, told in runs], indent=1)}\n")
     elif runs:
@@ -64,7 +68,15 @@ def print_status(run_dir: Path | None, *, as_json: bool, out: TextIO | None = No
         sys.stderr.write("no runs below the current directory\n")
 
 
-def summary(history: RunHistory, run_dir: Path, now: float, live: Live) -> dict[str, Any]:
+def queued_of(run_dirs: Sequence[Path]) -> dict[Path, Queued | None]:
+    """What the scheduler's queue shows of runs, asked once for all of them; None for what it does not know."""
+    jobs = {run_dir: jobs_of(run_dir) for run_dir in run_dirs}
+    every = [job for found in jobs.values() for job in found]
+    told = ask(every) if every else None
+    return {run_dir: queue_of(found, told) for run_dir, found in jobs.items()}
+
+
+def summary(history: RunHistory, run_dir: Path, now: float, live: Live, queued: Queued | None = None) -> dict[str, Any]:
     """Say where a run stands, from its history."""
     state = state_of(history, live)
     word = live.speaking if state not in ENDED else None
@@ -95,6 +107,7 @@ def summary(history: RunHistory, run_dir: Path, now: float, live: Live) -> dict[
             for i in history.incidents
         ],
         "loss": _loss(history, live),
+        "queue": None if queued is None else queued.as_json(),
     }
 
 
@@ -135,6 +148,8 @@ def line(told: dict[str, Any]) -> str:
         parts.append(f"{duration(told['eta_s'])} to go")
     if told["attempt"] is not None and told["attempt"] > 1:
         parts.append(f"attempt {told['attempt']}")
+    if told["queue"] is not None and told["queue"]["state"] == "PENDING":
+        parts.append(_queue(told["queue"]))
     return "  ".join(parts).rstrip()
 
 
@@ -148,6 +163,8 @@ def listing(runs: Sequence[tuple[str, dict[str, Any]]]) -> str:
 def block(told: dict[str, Any], live: Live, now: float) -> str:
     """One run in detail."""
     rows = [("state", STATES.get(told["state"], told["state"])), ("step", _steps(told) + _last_loss(told))]
+    if told["queue"] is not None and (told["queue"]["state"] not in OVER or told["state"] == "pending"):
+        rows.append(("queue", _queue(told["queue"])))
     if told["steps_per_s"] is not None:
         left = f", {duration(told['eta_s'])} to go" if told["eta_s"] is not None else ""
         rows.append(("speed", f"{told['steps_per_s']:.3g} steps/s{left}"))
@@ -213,6 +230,17 @@ def _last_loss(told: dict[str, Any]) -> str:
 def _resumed(told: dict[str, Any]) -> str:
     resumed = told["resumed_from"]
     return f", resumed {origin(resumed['step'], resumed['source'])}" if resumed is not None else ""
+
+
+def _queue(queue: dict[str, Any]) -> str:
+    """A job as the queue shows it.
+
+    >>> _queue({"job_id": "17_3", "state": "PENDING", "reason": "Priority", "expected_start": None})
+    'job 17_3 is PENDING (Priority)'
+    """
+    reason = f" ({one_line(queue['reason'])})" if queue["reason"] is not None else ""
+    start = f", to start at {clock(queue['expected_start'])}" if queue["expected_start"] is not None else ""
+    return f"job {queue['job_id']} is {queue['state']}{reason}{start}"
 
 
 def _incidents(incidents: Sequence[dict[str, Any]]) -> str:

@@ -25,7 +25,7 @@ from supervisor.report.status import block, line, listing, print_status, status,
 
 KEYS = [
     "name", "state", "step", "max_steps", "attempt", "allocation", "resumed_from", "last_checkpoint",
-    "steps_per_s", "eta_s", "goodput", "steps_redone", "incidents", "loss",
+    "steps_per_s", "eta_s", "goodput", "steps_redone", "incidents", "loss", "queue",
 ]  # fmt: skip
 ME = this_process()
 WORD = Progress(
@@ -62,6 +62,7 @@ def test_a_running_run_is_told_from_its_living_owner() -> None:
         "steps_redone": 0,
         "incidents": [],
         "loss": 2.5,
+        "queue": None,
     }
 
 

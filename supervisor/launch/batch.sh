@@ -1,0 +1,93 @@
+# ---- From here on every such script is the same; command, run_dir, offline, srun_args and teardown stand above.
+
+# The bare id of an array's last task names the whole array: `scontrol requeue` would take all of it.
+job=$SLURM_JOB_ID
+[ -z "${SLURM_ARRAY_JOB_ID:-}" ] || job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
+restart=${SLURM_RESTART_COUNT:-0}
+verdict=$run_dir/verdicts/$SLURM_JOB_ID-$restart.json
+
+# Nodes without internet use what `supervisor prefetch` has brought, and ask nobody.
+[ -z "$offline" ] || export HF_HUB_OFFLINE="${HF_HUB_OFFLINE:-1}" HF_DATASETS_OFFLINE="${HF_DATASETS_OFFLINE:-1}"
+
+say() { printf 'supervisor: %s\n' "$*" >&2; }
+
+# Replaces a small JSON file, whole or not at all: path, format, values without quotes and line ends.
+put() {
+    local path=$1 format=$2 values=()
+    shift 2
+    for value; do
+        value=${value//[\"\\]/}
+        values+=("${value//[[:cntrl:]]/ }")
+    done
+    # shellcheck disable=SC2059
+    (umask 077 && printf "$format\n" "${values[@]}" >"$path.$SLURM_JOB_ID" && mv -f "$path.$SLURM_JOB_ID" "$path")
+}
+
+# How often SLURM has put the job back; fails where SLURM cannot be asked.
+restarts() { scontrol show job "$job" 2>/dev/null | sed -n 's/^ *Requeue=[01] Restarts=\([0-9]*\) .*/\1/p' | grep -m 1 .; }
+
+# A job of its own goes on once this one has ended. What SLURM told this job would be taken for wishes there.
+resubmit() (
+    for name in "${!SLURM@}"; do
+        case $name in SLURM_CONF | SLURM_JWT | SLURM_ARRAY_TASK_ID) ;; *) unset "$name" ;; esac
+    done
+    array=${SLURM_ARRAY_TASK_ID:-}
+    unset SLURM_ARRAY_TASK_ID
+    exec sbatch --parsable --dependency="afterany:$job" ${array:+--array="$array"} "$0" "$@"
+)
+
+# Puts the job back, once: by requeueing, or where that is refused by resubmission; else says why not.
+put_back() {
+    local pause said seen='' successor
+    for pause in 0 2 4 8 15 30 60 60 60 60; do # a slurmctld that is restarted is back within minutes
+        sleep "$pause"
+        if said=$(scontrol requeue "$job" 2>&1); then
+            put "$verdict" '{"requeue": "done", "reason": "scontrol requeue by the batch script"}'
+            return
+        fi
+        seen=$(restarts) && break
+        command -v scontrol >/dev/null || break
+    done
+    if [ -n "$seen" ] && [ "$seen" -gt "$restart" ]; then
+        put "$verdict" '{"requeue": "done", "reason": "the job was in the queue already"}'
+        return
+    fi
+    say "job $job cannot be requeued (${said##*$'\n'}), so it is submitted anew"
+    [ -z "$seen" ] || scontrol update JobId="$job" Requeue=0 # for good: a job of its own goes on
+    if successor=$(resubmit "$@"); then
+        successor=${successor%%;*}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}
+        put "$run_dir/control/slurm.json" '{"job_id": "%s", "submitted": %s, "cluster": null}' "$successor" "$(date +%s)"
+        put "$verdict" '{"requeue": "done", "reason": "resubmitted as job %s"}' "$successor"
+        say "job $successor goes on with it"
+    else
+        put "$verdict" '{"requeue": "wanted", "reason": "neither requeued nor resubmitted: %s"}' "${said##*$'\n'}"
+        say "it could not be submitted either; the run goes on when it is submitted again"
+    fi
+}
+
+# The supervisors are the tasks, for tasks are what SLURM signals. What reaches only this script is passed on
+# through SLURM, and not by srun: that kills its tasks at SIGTERM.
+trap 'scancel --quiet --signal=USR1 "$job" 2>/dev/null &' TERM HUP USR1 USR2
+
+# One task on every node; that of the first leads. Since 22.05 srun does not inherit the CPUs of a task, and without
+# the option it takes all. Ranks place their threads themselves. No task's end ends the others': the leader decides.
+srun --export=ALL --mpi=none --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 \
+    ${SLURM_CPUS_PER_TASK:+--cpus-per-task="$SLURM_CPUS_PER_TASK"} --cpu-bind=none \
+    --kill-on-bad-exit=0 --wait=0 "${srun_args[@]}" "${command[@]}" &
+srun_pid=$!
+while :; do
+    wait "$srun_pid" # first: an srun that has ended by now has its exit code all the same
+    code=$?
+    kill -0 "$srun_pid" 2>/dev/null || break # else a signal has interrupted the wait
+done
+
+# The leader requeues the job itself. Where it could not (a container without scontrol), its verdict says so; an exit
+# code would not do, since srun reports the highest of all tasks. Without a verdict nothing is put back: a supervisor
+# that could not start would go round for ever, and the job of a node that died is requeued by SLURM itself.
+if grep -qs '"requeue": "wanted"' "$verdict"; then
+    put_back "$@"
+elif [ "$code" -ne 0 ] && grep -qs '"requeue": "no"' "$verdict"; then
+    scontrol update JobId="$job" Requeue=0 # the site's RequeueExit may name this exit code
+fi
+teardown
+exit "$code"
