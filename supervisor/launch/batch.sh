@@ -65,6 +65,20 @@ put_back() {
     fi
 }
 
+# Leaves with this exit code, or the next higher one that the site does not take for a wish to be requeued: RequeueExit
+# holds for jobs submitted with --no-requeue, too.
+unrequested() {
+    local code=$1 entry listed
+    listed=$(scontrol show config 2>/dev/null | sed -n 's/^RequeueExit[A-Za-z]* *= *//p' | tr ',\n' '  ')
+    [ "$code" -eq 0 ] || for entry in $(printf '%s\n' $listed | sort -n); do
+        [[ $entry =~ ^([0-9]+)(-([0-9]+))?$ ]] || continue # (null)
+        [ "$code" -lt "${BASH_REMATCH[1]}" ] || [ "$code" -gt "${BASH_REMATCH[3]:-${BASH_REMATCH[1]}}" ] ||
+            code=$((${BASH_REMATCH[3]:-${BASH_REMATCH[1]}} + 1))
+    done
+    [ "$code" -lt 256 ] || code=1
+    return "$code"
+}
+
 # The supervisors are the tasks, for tasks are what SLURM signals. What reaches only this script is passed on
 # through SLURM, and not by srun: that kills its tasks at SIGTERM.
 trap 'scancel --quiet --signal=USR1 "$job" 2>/dev/null &' TERM HUP USR1 USR2
@@ -84,10 +98,7 @@ done
 # The leader requeues the job itself. Where it could not (a container without scontrol), its verdict says so; an exit
 # code would not do, since srun reports the highest of all tasks. Without a verdict nothing is put back: a supervisor
 # that could not start would go round for ever, and the job of a node that died is requeued by SLURM itself.
-if grep -qs '"requeue": "wanted"' "$verdict"; then
-    put_back "$@"
-elif [ "$code" -ne 0 ] && grep -qs '"requeue": "no"' "$verdict"; then
-    scontrol update JobId="$job" Requeue=0 # the site's RequeueExit may name this exit code
-fi
+grep -qs '"requeue": "wanted"' "$verdict" && put_back "$@"
 teardown
-exit "$code"
+unrequested "$code"
+exit

@@ -208,6 +208,7 @@ def test_a_sites_requeue_exit_codes_do_not_bring_back_a_run_that_was_stopped(own
     job = site.submit()
     site.wait_over(job, "FAILED")
     assert "Restarts=0" in own.job(job)
+    assert "ExitCode=131:0" in own.job(job)
 
 
 def test_a_signal_that_reaches_only_the_batch_script_reaches_the_supervisor_too(site: Site, cluster: Cluster) -> None:
