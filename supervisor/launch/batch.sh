@@ -79,9 +79,11 @@ unrequested() {
     return "$code"
 }
 
-# The supervisors are the tasks, for tasks are what SLURM signals. What reaches only this script is passed on
-# through SLURM, and not by srun: that kills its tasks at SIGTERM.
-trap 'scancel --quiet --signal=USR1 "$job" 2>/dev/null &' TERM HUP USR1 USR2
+# The supervisors are the tasks, for tasks are what SLURM signals. What reaches only this script (--signal=B:USR1) is
+# passed on through SLURM, and not by srun: that kills its tasks at SIGTERM. A SIGTERM is not passed on: SLURM's own
+# reaches the tasks as well, and a late copy would meet the job's next start.
+trap 'scancel --quiet --signal=USR1 "$job" 2>/dev/null &' USR1 USR2
+trap : TERM HUP
 
 # One task on every node; that of the first leads. Since 22.05 srun does not inherit the CPUs of a task, and without
 # the option it takes all. Ranks place their threads themselves. No task's end ends the others': the leader decides.
