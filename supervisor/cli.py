@@ -115,6 +115,16 @@ def submit(job: Path, overrides: tuple[str, ...], sweeps: tuple[str, ...], dry_r
 @commands.command()
 @_JOB
 @_SET
+def prefetch(job: Path, overrides: tuple[str, ...]) -> None:
+    """Bring model and data here, for compute nodes without internet."""
+    from supervisor.engine.prefetching import prefetch as bring
+
+    click.echo(f"all is here ({bring(job, overrides)}); the job will not ask the hub", err=True)
+
+
+@commands.command()
+@_JOB
+@_SET
 @_JSON
 def plan(job: Path, overrides: tuple[str, ...], as_json: bool) -> None:
     """Print what `run` would do, and do nothing."""

@@ -43,6 +43,7 @@ MAY_IMPORT["jobs"] = {"errors", "worker"}
 EXCEPTIONS = {
     ("supervisor/job/program.py", "jobs"): "the program's own section is checked by the program's own schema",
     ("jobs/lora.py", "job"): "reads the job file that it is given",
+    ("jobs/lora_prefetch.py", "job"): "reads the job file that it is given",
 }
 
 #: Libraries that one file alone may import, and those that belong to a room.

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from supervisor.engine.opening import Terms, check_directory, check_terms, history, is_done, write_whole
+from supervisor.engine.prefetching import is_prefetched
 from supervisor.errors import JobError, OwnedError
 from supervisor.job import Job, check_program, load_job
 from supervisor.job.file import apply_override, read_document
@@ -29,7 +30,6 @@ from supervisor.report.queue import RECORD, Submitted, ask, jobs_of, queue_of
 
 #: What a submission may take; nobody waits for it in training [s].
 PATIENCE_S = 20.0
-PREFETCHED = Path("control") / "prefetched.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +109,7 @@ def submit(
         run_dir=first.run_dir,
         script=text,
         runs=tuple(runs) if sweeps else (),
-        remarks=tuple(_remarks(first, parameters)),
+        remarks=(*_remarks_on_memory(first, parameters), *_remarks_on_prefetch(first)),
     )
     if dry_run:
         return made
@@ -225,18 +225,19 @@ def _batch(job: Job, path: Path, overrides: Sequence[str], runs: Sequence[Run] |
         run_dir=job.run_dir,
         cwd=Path.cwd(),
         log=log,
-        offline=_fetched(job),
+        offline=is_prefetched(job) is True,
         tasks=None if runs is None else job.run_dir / "tasks.tsv",
         count=0 if runs is None else len(runs),
     )
 
 
-def _fetched(job: Job) -> bool:
-    """Whether `supervisor prefetch` has brought what this very job needs."""
-    return False
+def _remarks_on_prefetch(job: Job) -> list[str]:
+    if is_prefetched(job) is False:
+        return ["what was prefetched is for another model or other data, so the job will ask the hub"]
+    return []
 
 
-def _remarks(job: Job, parameters: dict[str, Any]) -> list[str]:
+def _remarks_on_memory(job: Job, parameters: dict[str, Any]) -> list[str]:
     """What is to be said of the memory that is asked for: SLURM counts the board as the job's."""
     last = fold(read(job.run_dir / JOURNAL)).last_commit
     size = last.bytes if last is not None else None
