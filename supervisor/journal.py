@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -109,7 +110,7 @@ class Journal:
         self._clock = clock
         self._host = host
         self.attempt: int | None = None
-        self._kept: list[bytes] = []
+        self._kept: deque[bytes] = deque()
 
     @classmethod
     def open(cls, run_dir: Path, clock: Callable[[], float], host: str, name: str = JOURNAL) -> Journal:
@@ -162,15 +163,24 @@ class Journal:
         What could not be written is kept, and comes ahead of the next line: a full disk costs
         the journal nothing once there is room again.
         """
+        record = self.keep(event, attempt=attempt, **fields)
+        self.write_kept()
+        return record
+
+    def keep(self, event: str, /, *, attempt: int | None = None, **fields: Any) -> Record:
+        """Have one event written by the next `write_kept`, which another thread may call."""
         record, line = self._made(event, attempt, fields)
         self._kept.append(line)
+        return record
+
+    def write_kept(self) -> None:
+        """Write what is kept, in order, as far as the disk takes it; one thread at a time."""
         while self._kept:
             try:
                 self._put(self._kept[0], durable=len(self._kept) == 1)
             except DiskError:
-                break
-            del self._kept[0]
-        return record
+                return
+            self._kept.popleft()
 
     def _made(self, event: str, attempt: int | None, fields: Mapping[str, Any]) -> tuple[Record, bytes]:
         """The record and its line."""

@@ -14,6 +14,7 @@ from supervisor.engine.assembly import Share
 from supervisor.engine.attempt import AttemptOrder
 from supervisor.engine.messages import PART, PARTED, SEEN, WANTED, MessageError, Seen, Wanted
 from supervisor.engine.node import Testimony
+from supervisor.errors import ExitCode
 from supervisor.link.events import Event, Heard, Joined, Lost
 from supervisor.link.hub import Hub
 from supervisor.link.wire import Frame
@@ -333,8 +334,13 @@ class Crew:
 
     # -- leaving
 
-    def dismiss(self, code: int, state: str) -> None:
-        """Have every member leave with this exit code, and hang up."""
-        self.want(leave=code, kill=True, state=state)
+    def dismiss(self, code: int | None, state: str) -> None:
+        """Have every member leave with this exit code, and hang up.
+
+        Args:
+            code: None for a leader that leaves undecided: then the run goes on elsewhere.
+            state: of the run.
+        """
+        self.want(leave=ExitCode.HANDED_BACK if code is None else code, kill=True, state=state)
         self._hub.flush(DISMISS_S)
         self._hub.close()

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from supervisor.engine.allocation import Allocation
+from supervisor.engine.opening import as_mapping
 from supervisor.engine.progress import known
 from supervisor.engine.wishes import Wishes
-from supervisor.errors import ExitCode
+from supervisor.errors import DiskError, ExitCode
+from supervisor.journal import JOURNAL, read
 from supervisor.policy.causes import Verdict
 from supervisor.policy.lifecycle import Wish
 from supervisor.policy.restart import GiveUp
+from supervisor.policy.strikes import Strikes, strikes_of
 from supervisor.watch.requests import forget_stop
 
 
@@ -72,7 +76,19 @@ def leave(
         return Left("gave_up", ExitCode.USAGE if gave_up.usage else ExitCode.GAVE_UP)
     if wishes.wish is Wish.HAND_BACK:
         write("decision", decision="leave", delay_s=0.0, reason=f"received {wishes.by}")
-        return Left("requeued" if allocation.hand_back() else "interrupted", ExitCode.HANDED_BACK)
+        queued = allocation.hand_back(wishes.since_s, _strikes(run_dir))
+        if not allocation.cancelled:
+            return Left("requeued" if queued else "interrupted", ExitCode.HANDED_BACK)
+        wishes.stop("scancel")
     write("run_stopped", by=wishes.by, step=known(committed))
     forget_stop(run_dir)
     return Left("stopped", ExitCode.STOPPED)
+
+
+def _strikes(run_dir: Path) -> Strikes:
+    """What the journal tells against nodes; a disk that cannot be read tells nothing."""
+    try:
+        records = read(run_dir / JOURNAL)
+    except DiskError:
+        return Strikes()
+    return strikes_of(({**as_mapping(record), "time": record.time} for record in records), time.time())

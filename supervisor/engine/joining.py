@@ -45,7 +45,7 @@ def said_of(job: Job, world: World) -> dict[str, Any]:
     """What a member says of itself, and the leader compares with its own."""
     return {
         "node": world.node,
-        "host": socket.gethostname(),
+        "host": world.environment.get("SLURMD_NODENAME") or socket.gethostname(),
         "pid": os.getpid(),
         "release": __version__,
         "mathematics": mathematics(job),
@@ -96,9 +96,7 @@ def join(
     """
     adopt_orphans()
     line = Line(lambda: _where(job.run_dir, stand), said_of(job, world))
-    wishes = Wishes(
-        world.inbox, job.run_dir, job.recovery.grace.s, world.ignore_hangup, lambda *_a, **_k: None, asks=False
-    )
+    wishes = Wishes(world.inbox, job.run_dir, job.recovery.grace.s, world.ignore_hangup, lambda *_a, **_k: None)
 
     def heard(now_s: float) -> tuple[Wish, str]:
         wishes.look(now_s)

@@ -17,8 +17,10 @@ from supervisor.engine.allocation import Allocation
 from supervisor.engine.attempt import AttemptOrder, Start
 from supervisor.engine.checkpoints import Checkpoints
 from supervisor.engine.commits import Committer
+from supervisor.engine.course import Course
 from supervisor.engine.crew import Crew
-from supervisor.engine.ending import explained, leave
+from supervisor.engine.disk import Disk, Pending
+from supervisor.engine.ending import explained
 from supervisor.engine.memory import Memory
 from supervisor.engine.node import Node
 from supervisor.engine.opening import as_mapping
@@ -33,7 +35,7 @@ from supervisor.engine.verdicts import verdict_of
 from supervisor.engine.wishes import Wishes
 from supervisor.engine.world import World
 from supervisor.errors import DiskError, ExitCode, OwnedError, TakenOverError
-from supervisor.job import Job, Off, Seconds, Steps
+from supervisor.job import Job, Seconds, Steps
 from supervisor.journal import Journal
 from supervisor.launch.command import Rendezvous
 from supervisor.launch.gpus import memory_held_by
@@ -43,7 +45,6 @@ from supervisor.lease import RENEW_EVERY_S, Lease
 from supervisor.policy.causes import Cause, Verdict
 from supervisor.policy.ledger import Ledger, fold
 from supervisor.policy.lifecycle import Gang, Move, Situation, Wish, next_move
-from supervisor.policy.restart import Finish, GiveUp, Restart, decide
 from supervisor.policy.resume import Refuse
 from supervisor.policy.schedule import AUTO_EVERY
 
@@ -77,25 +78,24 @@ class Loop:
     _sight: Sight = field(init=False)
     _wishes: Wishes = field(init=False)
     _checkpoints: Checkpoints = field(init=False)
+    _course: Course = field(init=False)
     _progress: Progress = field(init=False)
     _start: Start = field(default_factory=Start)
-    _state: str = "starting"
     _ready: bool = False
     _training: bool = False
     _tidied: bool = False
     _verdict: Verdict | None = None  # found before the attempt ended
-    _gave_up: GiveUp | None = None
-    _exit: ExitCode | None = None
     _drain_until_s: float | None = None
     _training_since_s: float = 0.0
-    _launch_at_s: float = 0.0
     _renewed_at_s: float = 0.0
+    _renewal: Pending[None] | None = None
+    _disk: Disk = field(default_factory=Disk)
 
     def __post_init__(self) -> None:
         every = self.job.checkpoint.every
         run_dir = self.job.run_dir
         self._wishes = Wishes(
-            self.world.inbox, run_dir, self.job.recovery.grace.s, self.world.ignore_hangup, self._write
+            self.world.inbox, run_dir, self.job.recovery.grace.s, self.world.ignore_hangup, self._write, self._disk.ask
         )
         self._allocation = Allocation(incarnation(self.world.environment), run_dir, self._write)
         self._starter = Starter(
@@ -123,7 +123,8 @@ class Loop:
         )
         resuming = Resuming(run_dir, self.run_id, self.memory)
         self._origin = Origin(run_dir, resuming, self._checkpoints, self._write)
-        self._progress = Progress(run_dir, self.memory.board, self.world.tell)
+        self._progress = Progress(run_dir, self.memory.board, self.world.tell, self._disk.ask)
+        self._course = Course(self.job, self._checkpoints, self._wishes, self._allocation, self._write)
         self._sight = Sight(self.job, self.memory, self._checkpoints, self._wishes, self._team)
 
     def run(self) -> ExitCode:
@@ -148,7 +149,7 @@ class Loop:
         sweep_partials(self.job.run_dir / "checkpoints", sole_owner=True)
         self._origin.look_at_disk(self.ledger)
         try:
-            while self._exit is None:
+            while self._course.exit is None:
                 self._look()
                 move = next_move(self._situation())
                 if move is Move.WAIT:
@@ -157,12 +158,13 @@ class Loop:
                     self._make(move)
         finally:
             self._starter.close()
-            self._allocation.close(self._state)
+            self._allocation.close(self._course.state)
             if self.crew is not None:
-                self.crew.dismiss(ExitCode.HANDED_BACK if self._exit is None else self._exit, self._state)
+                self.crew.dismiss(self._course.exit, self._course.state)
         self._checkpoints.committer.close(patience_s=0.0 if self._checkpoints.under_way else CLOSE_S)
         self._tell_progress(force=True)
-        return self._exit
+        self._disk.close(CLOSE_S)
+        return self._course.exit
 
     # -- looking
 
@@ -181,19 +183,22 @@ class Loop:
         for answer in self._checkpoints.committer.answers():
             self._checkpoints.take(answer, now_s, alive=gang is Gang.ALIVE)
             self.memory.release()
-        if now_s - self._renewed_at_s >= RENEW_EVERY_S:
-            self._renewed_at_s = now_s
-            self._renew()
+        self._renew(now_s)
         self._tell_progress()
 
-    def _renew(self) -> None:
+    def _renew(self, now_s: float) -> None:
         """Show that this owner lives.
 
         Raises:
             TakenOverError: somebody else owns the run; our workers are gone by then.
         """
+        if self._renewal is None and now_s - self._renewed_at_s >= RENEW_EVERY_S:
+            self._renewal, self._renewed_at_s = self._disk.ask(self.lease.renew), now_s
+        if self._renewal is None or not self._renewal.over:
+            return
+        renewal, self._renewal = self._renewal, None
         try:
-            self.lease.renew()
+            renewal.result()
         except OwnedError as error:
             self._team.node.end()
             raise TakenOverError(error.problem, error.remedy) from error
@@ -218,7 +223,7 @@ class Loop:
 
     def _training_began(self, beats: list[Beat], now_s: float) -> None:
         step = beats[0].resumed
-        self._state = "running"
+        self._course.state = "running"
         self._checkpoints.training_began(now_s)
         # A training that had ended may have been given more steps; then its end is still to come.
         self._checkpoints.trained = self._checkpoints.trained and all(beat.trained for beat in beats)
@@ -258,8 +263,8 @@ class Loop:
             gang=gang,
             training=self._training,
             drain_until_s=self._drain_until_s,
-            launch_at_s=self._launch_at_s,
-            over=self._gave_up is not None or self._exit is not None,
+            launch_at_s=self._course.launch_at_s,
+            over=self._course.over,
         )
 
     # -- waiting
@@ -270,7 +275,7 @@ class Loop:
         if self._team.gang in (Gang.BROKEN, Gang.DONE) or self._drain_until_s is not None:
             timeout_s = BUSY_S
         elif self._team.gang is Gang.NONE:
-            left_s = self._launch_at_s - time.monotonic()
+            left_s = self._course.launch_at_s - time.monotonic()
             timeout_s = left_s if 0 < left_s < IDLE_S else IDLE_S
         self._team.wait(fds, timeout_s)
         if self._team.gang is Gang.ALIVE and self._wishes.wish is Wish.GO_ON:
@@ -283,7 +288,7 @@ class Loop:
             case Move.LAUNCH:
                 self._launch()
             case Move.PAUSE:
-                self._state = "draining"
+                self._course.state = "draining"
                 self._team.give_orders(drain=1)
                 # Before training has begun there is no step to wait for.
                 wait_s = min(DRAIN_S, self.job.recovery.grace.s) if self._training else 0.0
@@ -293,14 +298,17 @@ class Loop:
             case Move.KILL:
                 self._kill()
             case Move.MISS:
-                self._miss()
+                assert self.crew is not None
+                attempt = None if self._team.was_complete else self.ledger.attempts + 1
+                missing = ", ".join(self.crew.missing())
+                self._course.miss(missing, attempt, self.world.world_size, lambda: self.ledger)
             case Move.CLOSE_ATTEMPT:
                 self._close_attempt()
             case Move.LEAVE:
                 if self._team.node.present:
                     self._close_attempt()  # killed on request: its end is known, and is written down
-                if self._exit is None:
-                    self._leave()
+                if self._course.exit is None:
+                    self._course.leave()
             case Move.WAIT:
                 pass
 
@@ -310,22 +318,19 @@ class Loop:
         self._ready = self._training = self._tidied = False
         self._verdict = None
         self._checkpoints.failed = False
-        self._state = "starting"
+        self._course.state = "starting"
         try:
             self._start_attempt(attempt)
-        except OSError as error:
-            self._write("attempt_started", attempt=attempt, world_size=self.world.world_size, source="fresh")
-            verdict = Verdict(Cause.CRASHED, f"the attempt could not be started: {error}")
-            self._write("attempt_ended", cause=verdict.cause.value, evidence=verdict.evidence, step=None)
+        except (OSError, DiskError) as error:
             self._team.close_attempt()
-            self._decide(verdict)
+            self._course.could_not_start(error, attempt, self.world.world_size, lambda: self.ledger)
 
     def _start_attempt(self, attempt: int) -> None:
         start = self._origin.find(
             self.ledger, self.world.world_size, lambda start: self._team.node.prepare(self._order(attempt, start))
         )
         if isinstance(start, Refuse):
-            self._refuse(start)
+            self._course.refuse(start)
             return
         self._start = start
         self._write(
@@ -342,6 +347,7 @@ class Loop:
             due_every=self._checkpoints.due_every,
             taken=max(0, self._checkpoints.newest),
         )
+        self._course.started()
 
     def _order(self, attempt: int, start: Start) -> AttemptOrder:
         return AttemptOrder(
@@ -352,29 +358,6 @@ class Loop:
             start=start,
             accept_changes=self.accept_changes,
         )
-
-    def _miss(self) -> None:
-        """A node has been waited for long enough: another allocation may have better ones."""
-        assert self.crew is not None
-        missing = ", ".join(self.crew.missing())
-        if not self._team.was_complete:
-            verdict = Verdict(Cause.NODE_LOST, f"{missing} did not join")
-            self._write("attempt_started", attempt=self.ledger.attempts + 1, world_size=self.world.world_size)
-            self._write("attempt_ended", cause=verdict.cause.value, evidence=verdict.evidence, step=None)
-            decision = decide(verdict, self.ledger, self.job.recovery.max_barren)
-            if isinstance(decision, GiveUp):
-                self._give_up(verdict, decision)
-                return
-        self._wishes.hand_back(f"the loss of {missing}")
-
-    def _refuse(self, refused: Refuse) -> None:
-        verdict = Verdict(Cause.BAD_CHECKPOINT, refused.reason)
-        if refused.transient:
-            self._incident(verdict, "the same command may be tried again")
-            self._write("decision", decision="leave", delay_s=0.0, reason=refused.reason)
-            self._state, self._exit = "interrupted", ExitCode.HANDED_BACK
-        else:
-            self._give_up(verdict, GiveUp(f"bad_checkpoint: {refused.reason}"))
 
     def _kill(self) -> None:
         self._team.kill()
@@ -399,59 +382,20 @@ class Loop:
         whole = self.memory.common()
         step = max(whole.step if whole is not None else 0, min((beat.step for beat in beats), default=0))
         # At step 0 nothing has been settled: such an attempt bore nothing.
+        nodes = self._team.lost_names
+        told = {"nodes": list(nodes)} if nodes else {}
         self._write(
-            "attempt_ended", cause=verdict.cause.value, evidence=verdict.evidence, step=step if step > 0 else None
+            "attempt_ended",
+            cause=verdict.cause.value,
+            evidence=verdict.evidence,
+            step=step if step > 0 else None,
+            **told,
         )
         self._team.close_attempt()
         self._drain_until_s = None
         self._team.give_orders(drain=0)
         if self._wishes.wish is Wish.GO_ON or verdict.cause is Cause.FINISHED:
-            self._decide(verdict)
-
-    def _decide(self, verdict: Verdict) -> None:
-        decision = decide(verdict, self.ledger, self.job.recovery.max_barren)
-        match decision:
-            case Finish():
-                self._write("decision", decision="finish", delay_s=0.0, reason=verdict.evidence)
-                self._finish()
-            case Restart(delay_s):
-                self._incident(verdict, f"restart in {delay_s:.0f} s" if delay_s else "restart at once")
-                self._write("decision", decision="restart", delay_s=delay_s, reason=verdict.evidence)
-                self._launch_at_s = time.monotonic() + delay_s
-                self._state = "waiting"
-            case GiveUp():
-                self._give_up(verdict, decision)
-
-    def _incident(self, verdict: Verdict, decision: str) -> None:
-        self._write("incident", cause=verdict.cause.value, detail=verdict.evidence, decision=decision)
-
-    def _give_up(self, verdict: Verdict, decision: GiveUp) -> None:
-        self._incident(verdict, "give up")
-        self._write("decision", decision="give_up", delay_s=0.0, reason=decision.reason)
-        self._gave_up, self._verdict = decision, verdict
-
-    def _finish(self) -> None:
-        snapshots = not isinstance(self.job.checkpoint.snapshot, Off)
-        if self._checkpoints.failed or (self._training and snapshots and not self._checkpoints.trained):
-            reason = "training finished, but its last state could not be written; it stays in memory on this machine"
-            self._give_up(Verdict(Cause.STORAGE, reason), GiveUp(reason))
-            return
-        final = self.job.run_dir / "final"
-        self._state = "finished"
-        self._write("run_finished", step=known(self._checkpoints.newest), final="final" if final.is_dir() else None)
-        self._exit = ExitCode.FINISHED
-
-    def _leave(self) -> None:
-        left = leave(
-            self.job.run_dir,
-            self._wishes,
-            self._allocation,
-            self._write,
-            gave_up=self._gave_up,
-            verdict=self._verdict,
-            committed=self._checkpoints.newest,
-        )
-        self._state, self._exit = left.state, left.code
+            self._course.follow(verdict, self.ledger, trained=self._training, nodes=nodes)
 
     @property
     def board_is_needed(self) -> bool:
@@ -464,14 +408,15 @@ class Loop:
     # -- writing
 
     def _write(self, event: str, /, **fields: Any) -> None:
-        record = as_mapping(self.journal.note(event, **fields))
+        record = as_mapping(self.journal.keep(event, **fields))
+        self._disk.do(self.journal.write_kept)
         self.ledger = fold([record], self.ledger)
         self.world.tell(event, record)
 
     def _tell_progress(self, *, force: bool = False) -> None:
         self._progress.tell(
             self._team.beats if self._team.node.present else None,
-            self._state,
+            self._course.state,
             self.ledger.attempts,
             now_s=time.monotonic(),
             force=force,

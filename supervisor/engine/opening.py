@@ -210,8 +210,8 @@ def admit(run_dir: Path, region_bytes: int, *, first: bool) -> None:
     size = region_bytes // 3
     try:
         free = shutil.disk_usage(run_dir).free
-    except OSError as error:
-        raise DiskError(f"{run_dir}: {error.strerror}", "mend the file system") from error
+    except OSError:
+        return  # nothing is known, and training needs no disk; a commit that meets the same says so
     if first and free < 2 * size:
         raise DiskError(
             f"{run_dir} has {free >> 20} MiB left, two checkpoints need {2 * size >> 20} MiB",

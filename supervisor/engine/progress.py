@@ -14,6 +14,7 @@ from typing import Any
 
 from supervisor.board.pages import Beat
 from supervisor.board.store import Board
+from supervisor.engine.disk import Pending
 from supervisor.engine.opening import write_whole
 
 EVERY_S = 2.0
@@ -43,11 +44,14 @@ class Progress:
         run_dir: of the run.
         board: for its place and size.
         show: for people.
+        ask: has something done on the disk, see `engine.disk`.
     """
 
     run_dir: Path
     board: Board
     show: Callable[[str, Mapping[str, Any]], None]
+    ask: Callable[[Callable[[], None]], Pending[None]]
+    _writing: Pending[None] | None = None
     _beats: Sequence[Beat] = ()
     _state: str = ""
     _told_at_s: float = 0.0
@@ -72,10 +76,9 @@ class Progress:
         told |= {"pid": os.getpid(), "host": socket.gethostname()}
         told |= {"board": str(self.board.directory), "board_bytes": self.board.size_bytes()}
         self.show("progress", told)
-        try:
-            write_whole(self.run_dir / "progress.json", json.dumps(told))
-        except OSError:
-            return  # a disk that refuses must not stop training
+        if self._writing is None or self._writing.over or force:
+            # What becomes of it is not asked for: a disk that refuses must not stop training.
+            self._writing = self.ask(lambda: write_whole(self.run_dir / "progress.json", json.dumps(told)))
 
 
 def last_step(run_dir: Path, attempt: int) -> int | None:

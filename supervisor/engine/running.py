@@ -28,6 +28,7 @@ from supervisor.engine.messages import Wanted
 from supervisor.engine.opening import (
     Terms,
     admit,
+    as_mapping,
     check_directory,
     check_terms,
     history,
@@ -39,7 +40,7 @@ from supervisor.engine.predecessor import end_supervisor, end_workers
 from supervisor.engine.world import World
 from supervisor.errors import DiskError, ExitCode, JobError, MachineError, SupervisorError
 from supervisor.job import Job, check_program
-from supervisor.journal import Journal
+from supervisor.journal import Journal, read_run
 from supervisor.launch.gpus import visible_gpus
 from supervisor.launch.interfaces import interface_of
 from supervisor.launch.processes import adopt_orphans
@@ -49,6 +50,7 @@ from supervisor.link.address import TOKEN_BYTES, Address, new_token
 from supervisor.link.hub import Hub
 from supervisor.owner import Owner, this_process
 from supervisor.policy.ledger import Ledger
+from supervisor.policy.scheduler import stopped_for
 from supervisor.watch.requests import forget_stop
 from supervisor.watch.signals import Inbox, listen
 
@@ -154,6 +156,10 @@ def _lead(job: Job, terms: Terms, world: World, stand: Stand) -> ExitCode:
     check_directory(job.run_dir)
     before = history(job.run_dir)
     check_terms(job, before, terms)
+    at = incarnation(os.environ)
+    if at is not None and stopped_for(_told(job.run_dir), at.job_id, at.restart):
+        world.tell("already_stopped", {"run_dir": str(job.run_dir), "job": at.job_id})
+        return ExitCode.STOPPED
     done = is_done(job, before, terms)
     if done and not left_behind(str(before.run_id), board_roots()):
         world.tell("already_finished", {"run_dir": str(job.run_dir)})
@@ -177,6 +183,10 @@ def _lead(job: Job, terms: Terms, world: World, stand: Stand) -> ExitCode:
             lease.release()
         except DiskError:
             pass  # the next owner finds this process dead, which is as good
+
+
+def _told(run_dir: Path) -> list[dict[str, Any]]:
+    return [as_mapping(record) for record in read_run(run_dir)]
 
 
 def _owned(job: Job, terms: Terms, world: World, stand: Stand, lease: Lease) -> ExitCode:

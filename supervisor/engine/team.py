@@ -195,6 +195,11 @@ class Team:
         return len(self.node.memory.ranks) * (1 if self.crew is None else self.crew.nodes)
 
     @property
+    def lost_names(self) -> tuple[str, ...]:
+        """Names of the nodes that were lost in this attempt."""
+        return () if self.crew is None else tuple(loss.host for loss in self.crew.losses)
+
+    @property
     def lost_ranks(self) -> tuple[int, ...]:
         """Global ranks of the nodes that were lost in this attempt."""
         processes = len(self.node.memory.ranks)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from supervisor.engine.disk import Pending
 from supervisor.policy.lifecycle import Wish
 from supervisor.watch.requests import stop_asked
 from supervisor.watch.signals import Inbox
@@ -27,7 +28,8 @@ class Wishes:
         grace_s: assumed when a notice names no deadline [s].
         ignore_hangup: the run outlives its terminal.
         write: the journal's append.
-        asks: whether requests in the run directory are looked for; only the leader's business.
+        ask: has something done on the disk, see `engine.disk`; None where requests in the run directory are
+            somebody else's business.
         wish: the strongest so far.
         by: who wished it.
         since_s: monotonic time of the first wish to leave [s].
@@ -38,11 +40,12 @@ class Wishes:
     grace_s: float
     ignore_hangup: bool
     write: Callable[..., Any]
-    asks: bool = True
+    ask: Callable[[Callable[[], str | None]], Pending[str | None]] | None = None
     wish: Wish = Wish.GO_ON
     by: str = ""
     since_s: float = 0.0
     _look_again_s: float = 0.0
+    _asked: Pending[str | None] | None = None
 
     def look(self, now_s: float) -> None:
         """Read what has come, at monotonic time ``now_s``.
@@ -58,11 +61,16 @@ class Wishes:
                 continue
             elif caught in HANDING_BACK:
                 self.hand_back(caught.name)
-        if not self.asks or now_s < self._look_again_s or self.wish is not Wish.GO_ON:
+        if self.ask is not None and self.wish is Wish.GO_ON:
+            self._look_for_a_request(self.ask, now_s)
+
+    def _look_for_a_request(self, ask: Callable[[Callable[[], str | None]], Pending[str | None]], now_s: float) -> None:
+        if self._asked is None and now_s >= self._look_again_s:
+            self._asked, self._look_again_s = ask(lambda: stop_asked(self.run_dir)), now_s + _LOOK_EVERY_S
+        if self._asked is None or not self._asked.over:
             return
-        self._look_again_s = now_s + _LOOK_EVERY_S
-        asked_by = stop_asked(self.run_dir)
-        if asked_by is not None:
+        asked, self._asked = self._asked, None
+        if (asked_by := asked.result()) is not None:
             self.wish, self.by = Wish.STOP, f"`supervisor stop` ({asked_by})"
             self.write("stop_asked", by=asked_by)
 
