@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import random
 import resource
+import socket
 import subprocess
 import sys
 import time
 
 import pytest
 from link_ends import World, frames_from, got
-from test_link_wire import FLAWED
+from link_flaws import FLAWED
 
-from supervisor.link.events import Joined, Lost
-from supervisor.link.handshake import hello
+from supervisor.link.address import Address
+from supervisor.link.events import Heard, Joined, Lost
+from supervisor.link.handshake import answer, hello, read_challenge
 from supervisor.link.hub import UNPROVED_MOST
 from supervisor.link.wire import UNPROVED_LIMIT, Frame, encode
 
@@ -72,6 +74,44 @@ def test_random_bytes_from_a_thousand_connections_change_nothing(world: World) -
                 pass  # it waits for more, or was hung up on with something unread
 
 
+def joined_as(world: World, node: int) -> socket.socket:
+    """A socket that is through with the handshake, and may now say anything."""
+    said = hello(world.token, {"node": node}, "instance", "nonce")
+    stranger = world.stranger(encode(said))
+    (asked,) = frames_from(stranger, world)
+    nonce = read_challenge(world.token, said.fields["proof"], asked)
+    assert nonce is not None
+    stranger.sendall(encode(answer(world.token, said.fields["proof"], nonce)))
+    assert frames_from(stranger, world)[0].kind == "welcome"
+    return stranger
+
+
+@pytest.mark.parametrize(
+    "said", [said for said in FLAWED.values() if len(said) < UNPROVED_LIMIT and said[-1:] == b"\n"]
+)
+def test_a_member_that_goes_mad_is_lost_and_nobody_else(world: World, said: bytes) -> None:
+    member, mad = world.member(1), joined_as(world, 2)
+    if b"4097" in said:  # which a member may send
+        said = said.replace(b"4097", b"1048577")
+    mad.sendall(said)
+    (lost,) = world.until(lambda: world.leader.seen(Lost), "loss")
+    assert lost.node == 2
+    assert lost.reason.startswith("it does not speak our language: ")
+    assert member.of.joined
+
+
+def test_a_member_that_says_what_only_the_link_says_changes_nothing(world: World) -> None:
+    member = joined_as(world, 2)
+    for frame in (hello(world.token, {"node": 3}, "x", "y"), Frame("welcome"), Frame("refused"), Frame("answer")):
+        member.sendall(encode(frame))
+    member.sendall(encode(Frame("state", {"step": 1})))
+    world.until(lambda: world.leader.heard("state"), "state")
+    assert [event for event in world.leader.events if not isinstance(event, Joined)] == [
+        Heard(2, Frame("state", {"step": 1}))
+    ]
+    assert set(world.hub.nodes) == {2}
+
+
 def test_who_says_nothing_has_five_seconds(world: World) -> None:
     silent, half = world.stranger(), world.stranger(b'{"kind":"hel')
     world.rounds(10)
@@ -98,12 +138,12 @@ def test_who_speaks_slowly_has_no_more_time(world: World) -> None:
 
 def test_a_recorded_hello_gets_a_question_that_it_cannot_answer(world: World) -> None:
     recorded = encode(hello(world.token, {"node": 1}, "instance", "nonce"))
-    for answer in (recorded, encode(Frame("answer", {"proof": "a" * 64})), encode(Frame("state", {"step": 1}))):
+    for reply in (recorded, encode(Frame("answer", {"proof": "a" * 64})), encode(Frame("state", {"step": 1}))):
         stranger = world.stranger(recorded)
         (asked,) = frames_from(stranger, world)
         assert asked.kind == "challenge"
         assert asked.fields.keys() == {"nonce", "proof"}
-        stranger.sendall(answer)
+        stranger.sendall(reply)
         assert got(stranger, world) == b""
     assert world.leader.events == []
 
@@ -184,7 +224,7 @@ def many(world: World, soft: int, hard: int, members: int) -> list[str]:
     command = [sys.executable, "-c", MANY, str(soft), str(hard), world.token.hex(), str(members)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        there = type(world.address)("127.0.0.1", int(process.stdout.readline()), world.token)
+        there = Address("127.0.0.1", int(process.stdout.readline()), world.token)
         for node in range(1, members + 1):
             world.line(node, lambda: there)
         world.until(lambda: process.poll() is not None, "end of the hub")
@@ -228,7 +268,7 @@ def test_a_hub_out_of_descriptors_neither_ends_nor_spins(world: World) -> None:
     command = [sys.executable, "-c", FEW, world.token.hex()]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        there = type(world.address)("127.0.0.1", int(process.stdout.readline()), world.token)
+        there = Address("127.0.0.1", int(process.stdout.readline()), world.token)
         first = world.line(1, lambda: there)
         world.until(lambda: first.of.joined, "the first")
         second, began_s = world.line(2, lambda: there), time.monotonic()

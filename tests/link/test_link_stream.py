@@ -85,3 +85,14 @@ def test_all_that_was_said_is_read_although_writing_fails_first() -> None:
     stream.close()
     assert read == frames
     assert stream.ended == "the connection ended"
+
+
+def test_a_connection_is_one_that_the_kernel_repeats_soon() -> None:
+    """Without both of the last two it takes four seconds to get over a cut of two."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        stream = Stream(connection := socket.create_connection(server.getsockname()), 0.0)
+        asked = {name: connection.getsockopt(socket.IPPROTO_TCP, name) for name in (socket.TCP_NODELAY, 16)}
+        congestion = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16)
+        stream.close()
+    assert asked == {socket.TCP_NODELAY: 1, 16: 1}
+    assert congestion.rstrip(b"\0") == b"reno"

@@ -10,8 +10,10 @@ from itertools import pairwise
 import pytest
 from link_ends import End, World, frames_from
 
+from supervisor.link.address import Address
 from supervisor.link.events import Heard, Joined, Lost, Refused
 from supervisor.link.handshake import answer, hello, read_challenge
+from supervisor.link.hub import Hub
 from supervisor.link.line import Line
 from supervisor.link.wire import BODY_LIMIT, VERSION, Frame, WireError, encode
 
@@ -100,6 +102,22 @@ def test_a_frame_to_nobody_is_dropped(world: World) -> None:
     assert world.leader.heard("a") == away.heard("a") == []
 
 
+def test_a_hello_that_is_too_long_shows_where_it_is_made(world: World) -> None:
+    with pytest.raises(AssertionError, match="a hello of"):
+        world.line(1, text="x" * 4096)
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 here")
+def test_addresses_of_the_newer_kind_serve_as_well(world: World) -> None:
+    leader = world.end(Hub("::1", 0, world.token, {"run": "six"}))
+    assert isinstance(leader.of, Hub)
+    there = Address(*leader.of.address, world.token)
+    member = world.line(1, lambda: there)
+    world.until(lambda: leader.seen(Joined), "member")
+    world.until(lambda: member.of.joined, "leader")
+    assert member.events == [Joined(0, {"run": "six"})]
+
+
 def test_a_line_waits_until_it_is_known_where_the_leader_is(world: World) -> None:
     known: list[bool] = []
     member = world.line(1, lambda: world.address if known else None)
@@ -114,7 +132,7 @@ def test_a_line_waits_until_it_is_known_where_the_leader_is(world: World) -> Non
 
 def test_a_leader_that_is_not_there_yet_is_tried_again(world: World) -> None:
     reserved = socket.create_server(("127.0.0.1", 0))
-    nobody = type(world.address)("127.0.0.1", reserved.getsockname()[1], world.token)
+    nobody = Address("127.0.0.1", reserved.getsockname()[1], world.token)
     reserved.close()
     asked: list[float] = []
     member = world.line(1, lambda: asked.append(world.now_s) or (nobody if len(asked) < 4 else world.address))
@@ -196,7 +214,7 @@ def test_another_process_takes_a_place_that_has_been_silent(world: World) -> Non
 
 
 def test_a_line_with_another_token_is_not_answered_and_says_what_may_be_wrong(world: World) -> None:
-    wrong = type(world.address)(world.address.host, world.address.port, b"x" * 32)
+    wrong = Address(world.address.host, world.address.port, b"x" * 32)
     member = world.line(1, lambda: wrong)
     trouble = world.until(lambda: member.of.trouble, "trouble")
     assert trouble == "whoever listens there hung up on our hello; has it the same token?"
@@ -206,7 +224,7 @@ def test_a_line_with_another_token_is_not_answered_and_says_what_may_be_wrong(wo
 def test_whoever_does_not_prove_the_token_is_no_leader(world: World) -> None:
     impostor = socket.create_server(("127.0.0.1", 0))
     world.sockets.append(impostor)
-    there = type(world.address)(*impostor.getsockname(), world.token)
+    there = Address(*impostor.getsockname(), world.token)
     for said in (
         Frame("welcome", {"fields": {}}),
         Frame("refused", {"reason": "no"}),

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from link_flaws import FLAWED
 
 from supervisor.link.wire import BODY_LIMIT, HEAD_LIMIT, UNPROVED_LIMIT, Decoder, Frame, WireError, encode
 
@@ -56,34 +57,6 @@ def test_no_bytes_do_more_than_end_the_stream(pieces: list[bytes]) -> None:
 def test_a_loss_that_is_no_number_survives(value: float) -> None:
     (frame,) = Decoder().feed(encode(Frame("state", {"loss": [value, None]})))
     assert repr(frame.fields["loss"]) == repr([value, None])
-
-
-FLAWED = {
-    "no json": b"hello\n",
-    "an empty line": b"\n",
-    "a list": b"[]\n",
-    "a number": b"7\n",
-    "no kind": b'{"body": 3}\n',
-    "a kind that is no text": b'{"kind": 3}\n',
-    "not utf-8": b'{"kind": "\xff\xfe"}\n',
-    "utf-16": '{"kind": "a"}'.encode("utf-16") + b"\n",
-    "a byte-order mark": '\ufeff{"kind": "a"}\n'.encode(),
-    "half an object": b'{"kind": "a"\n',
-    "two objects": b'{"kind": "a"} {"kind": "b"}\n',
-    "nested deep": b'{"kind": "a", "b": ' + b"[" * 4000 + b"\n",
-    "nested deep and closed": b'{"kind": "a", "b": ' + b"[" * 2000 + b"]" * 2000 + b"}\n",
-    "a negative body": b'{"kind": "a", "body": -1}\n',
-    "a huge body": b'{"kind": "a", "body": 1e9}\n',
-    "an enormous body": b'{"kind": "a", "body": 99999999999999999999}\n',
-    "a body beyond the limit": b'{"kind": "a", "body": 4097}\n',
-    "a body of true": b'{"kind": "a", "body": true}\n',
-    "a body of text": b'{"kind": "a", "body": "3"}\n',
-    "a body of null": b'{"kind": "a", "body": null}\n',
-    "a body of half a byte": b'{"kind": "a", "body": 0.5}\n',
-    "http": b"GET / HTTP/1.1\r\nHost: leader\r\n\r\n",
-    "a line without an end": b"x" * 4097,
-    "a line that is too long": b'{"kind": "' + b"x" * 4096 + b'"}\n',
-}
 
 
 @pytest.mark.parametrize("stream", FLAWED.values(), ids=FLAWED)

@@ -1,0 +1,28 @@
+"""Streams that are no frames, each in a way of its own."""
+
+FLAWED = {
+    "no json": b"hello\n",
+    "an empty line": b"\n",
+    "a list": b"[]\n",
+    "a number": b"7\n",
+    "no kind": b'{"body": 3}\n',
+    "a kind that is no text": b'{"kind": 3}\n',
+    "not utf-8": b'{"kind": "\xff\xfe"}\n',
+    "utf-16": '{"kind": "a"}'.encode("utf-16") + b"\n",
+    "a byte-order mark": '\ufeff{"kind": "a"}\n'.encode(),
+    "half an object": b'{"kind": "a"\n',
+    "two objects": b'{"kind": "a"} {"kind": "b"}\n',
+    "nested deep": b'{"kind": "a", "b": ' + b"[" * 4000 + b"\n",
+    "nested deep and closed": b'{"kind": "a", "b": ' + b"[" * 2000 + b"]" * 2000 + b"}\n",
+    "a negative body": b'{"kind": "a", "body": -1}\n',
+    "a huge body": b'{"kind": "a", "body": 1e9}\n',
+    "an enormous body": b'{"kind": "a", "body": 99999999999999999999}\n',
+    "a body beyond the limit": b'{"kind": "a", "body": 4097}\n',
+    "a body of true": b'{"kind": "a", "body": true}\n',
+    "a body of text": b'{"kind": "a", "body": "3"}\n',
+    "a body of null": b'{"kind": "a", "body": null}\n',
+    "a body of half a byte": b'{"kind": "a", "body": 0.5}\n',
+    "http": b"GET / HTTP/1.1\r\nHost: leader\r\n\r\n",
+    "a line without an end": b"x" * 4097,
+    "a line that is too long": b'{"kind": "' + b"x" * 4096 + b'"}\n',
+}
