@@ -62,6 +62,7 @@ class Line:
         """
         self._where = where
         self._token = b""
+        self._there = ""  # for messages
         assert whole(hello["node"]) is not None, f"node {hello['node']!r}"
         self._hello = dict(hello)
         self._instance = uuid.uuid4().hex
@@ -163,24 +164,27 @@ class Line:
         if address is None:
             self.trouble = "it is not known where the leader is"
             return
-        # A number, so nothing is looked up and this does not block.
-        family, kind, protocol, _, where = socket.getaddrinfo(
-            address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST
-        )[0]
+        self._there = f"{address.host}:{address.port}"
         try:
+            # A number, so nothing is looked up and this does not block.
+            family, kind, protocol, _, where = socket.getaddrinfo(
+                address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST
+            )[0]
             connection = socket.socket(family, kind, protocol)
-            self._stream = Stream(connection, now_s)
+            stream = self._stream = Stream(connection, now_s)
             code = connection.connect_ex(where)
+            if code not in (0, errno.EINPROGRESS):
+                raise OSError(code, os.strerror(code))
         except OSError as error:
-            code = error.errno or errno.EIO
-        if self._stream is None or code not in (0, errno.EINPROGRESS):
-            self.trouble = f"the leader at {address.host}:{address.port} cannot be reached: {os.strerror(code)}"
-            self._hang_up()
+            self._end(self._unreachable(error.strerror), [])
             return
         self._token, self._phase = address.token, _Phase.CONNECTING
         self._deadline_s = now_s + _CONNECT_S
         self._mask = select.EPOLLOUT
-        self._epoll.register(self._stream.fd, self._mask)
+        self._epoll.register(stream.fd, self._mask)
+
+    def _unreachable(self, why: str | None) -> str:
+        return f"the leader at {self._there} cannot be reached: {why}"
 
     def _connected(self, now_s: float) -> None:
         """The kernel has an answer: say hello, or note why not."""
@@ -188,7 +192,7 @@ class Line:
         assert stream is not None
         code = stream.error()
         if code:
-            stream.ended = f"the leader cannot be reached: {os.strerror(code)}"
+            stream.ended = self._unreachable(os.strerror(code))
             return
         said = self._say_hello()
         self._proof = said.fields["proof"]
@@ -254,7 +258,7 @@ class Line:
             if now_s - stream.heard_s > PATIENCE_S:
                 stream.ended = stream.ended or f"silent for {PATIENCE_S} s"
         elif now_s > self._deadline_s:
-            stream.ended = stream.ended or "the leader does not answer"
+            stream.ended = stream.ended or self._unreachable("it does not answer")
         if not stream.ended and self._phase is not _Phase.CONNECTING:
             stream.write()
         if stream.ended:

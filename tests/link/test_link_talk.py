@@ -142,6 +142,17 @@ def test_a_leader_that_is_not_there_yet_is_tried_again(world: World) -> None:
     assert min(b - a for a, b in pairwise(asked)) >= 0.3
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "fe80::7%nosuch0"])
+def test_a_line_says_why_it_does_not_reach_its_leader(world: World, host: str) -> None:
+    reserved = socket.create_server(("127.0.0.1", 0))
+    port = reserved.getsockname()[1]
+    reserved.close()
+    member = world.line(1, lambda: Address(host, port, world.token))
+    trouble = world.until(lambda: member.of.trouble, "trouble")
+    assert trouble.startswith(f"the leader at {host}:{port} cannot be reached: ")
+    assert member.events == []
+
+
 def test_a_dropped_member_is_told_why_and_is_no_loss(world: World) -> None:
     member = world.member(1)
     world.hub.send(1, Frame("last words"))
