@@ -82,11 +82,10 @@ def test_what_is_queued_wakes_a_select(world: World) -> None:
 def test_nothing_to_do_leaves_select_asleep(world: World) -> None:
     """Also while the door is crowded, a connection is unproved, and one is being refused."""
     world.member(1)
+    world.member(2)
+    world.hub.drop(2, "enough")
     for _ in range(70):
         world.stranger(b"half a line")
-    world.member(2)
-    world.rounds(10)
-    world.hub.drop(2, "enough")
     world.rounds(10)
     assert select.select([world.hub.fd], [], [], 0)[0] == []
 
