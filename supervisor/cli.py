@@ -20,6 +20,19 @@ _RUN_DIR = click.argument("run_dir", type=click.Path(path_type=Path))
 _SET = click.option("--set", "overrides", multiple=True, metavar="A.B=VALUE", help="Override a key of the job file.")
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
 
+_FLAGS = (
+    click.option("--fresh", is_flag=True, help="Start at step 0, setting aside what there is."),
+    click.option("--forgive", is_flag=True, help="Start again after the run gave up, with fresh budgets."),
+    click.option("--accept-changes", is_flag=True, help="Go on although the job file changes the mathematics."),
+)
+
+
+def _terms(command: Any) -> Any:
+    """How an earlier run is to be gone on with."""
+    for flag in reversed(_FLAGS):
+        command = flag(command)
+    return command
+
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="supervisor")
@@ -49,9 +62,7 @@ def _print(value: Any) -> None:
 @_JOB
 @_SET
 @click.option("--detach", is_flag=True, help="Survive the loss of the terminal.")
-@click.option("--fresh", is_flag=True, help="Start at step 0, setting aside what there is.")
-@click.option("--forgive", is_flag=True, help="Start again after the run gave up, with fresh budgets.")
-@click.option("--accept-changes", is_flag=True, help="Go on although the job file changes the mathematics.")
+@_terms
 @click.option("--node-rank", type=int, help="Number of this node among several, from 0; `srun` tells it by itself.")
 @click.option("--nodes", type=int, help="How many nodes take part.")
 @click.option("--leader", metavar="HOST:PORT", help="Address of node 0, where it listens for the others.")
@@ -96,14 +107,18 @@ def run(
     "--sweep", "sweeps", multiple=True, metavar="A.B=V1,V2", help="A run for each value; for each combination."
 )
 @click.option("--dry-run", is_flag=True, help="Print the exact script, and submit nothing.")
+@_terms
 @_JSON
-def submit(job: Path, overrides: tuple[str, ...], sweeps: tuple[str, ...], dry_run: bool, as_json: bool) -> None:
+def submit(
+    job: Path, overrides: tuple[str, ...], sweeps: tuple[str, ...], dry_run: bool, as_json: bool, **terms: bool
+) -> None:
     """Submit JOB to SLURM, and print the job's id."""
     from time import sleep
 
+    from supervisor.engine.opening import Terms
     from supervisor.engine.submitting import submit as submit_job
 
-    made = submit_job(job, overrides, sweeps, dry_run=dry_run, wait=sleep)
+    made = submit_job(job, overrides, sweeps, Terms(**terms), dry_run=dry_run, wait=sleep)
     for remark in made.remarks:
         click.echo(remark, err=True)
     if as_json:

@@ -79,7 +79,13 @@ class Submission:
 
 
 def submit(
-    path: Path, overrides: Sequence[str], sweeps: Sequence[str], *, dry_run: bool, wait: Callable[[float], None]
+    path: Path,
+    overrides: Sequence[str],
+    sweeps: Sequence[str],
+    terms: Terms,
+    *,
+    dry_run: bool,
+    wait: Callable[[float], None],
 ) -> Submission:
     """Submit a job, or an array of them, unless it is in the queue or runs already.
 
@@ -87,6 +93,7 @@ def submit(
         path: of the job file.
         overrides: `a.b=value` each.
         sweeps: `a.b=V1,V2,…` each; a run for each combination.
+        terms: how an earlier run is to be gone on with, at the first start of this submission.
         dry_run: say what would be submitted, and do nothing.
         wait: how to let seconds pass.
 
@@ -98,11 +105,11 @@ def submit(
     first = load_job(path, overrides)
     parameters = checked(first.slurm, first.launch.nodes, _places(path, overrides))
     runs = [Run(job=first, words=())] if not sweeps else _sweep(first, path, overrides, combinations(sweeps))
-    done = [_check(run.job) for run in runs]
+    done = [_check(run.job, terms) for run in runs]
     if all(done):
         raise JobError(f"the run in {first.run_dir} has finished", "ask for more steps, or choose another `run_dir`")
     _refuse_queued([run.job.run_dir for run in runs], wait)
-    batch = _batch(first, path, overrides, runs if sweeps else None)
+    batch = _batch(first, path, overrides, runs if sweeps else None, terms)
     text = script(batch, parameters)
     made = Submission(
         job_id=None,
@@ -123,11 +130,13 @@ def submit(
         _refuse_queued([run.job.run_dir for run in runs], wait)
         if batch.tasks is not None:
             write_whole(batch.tasks, "".join("\t".join([str(r.job.run_dir), *r.words]) + "\n" for r in runs))
+        for begun in control.glob("begun-*"):
+            begun.rmdir()  # of a start that came no further, or long ago
         write_whole(control / "slurm.sbatch", text)
         receipt = send(control / "slurm.sbatch", os.environ)
         for index, run in enumerate(runs):
             job_id = f"{receipt.job_id}_{index}" if sweeps else receipt.job_id
-            record = Submitted(job_id, time.time(), receipt.cluster)
+            record = Submitted(job_id, time.time(), receipt.cluster, str(control / "slurm.sbatch"))
             write_whole(run.job.run_dir / RECORD, record.encode())
     return Submission(job_id=receipt.job_id, run_dir=made.run_dir, script=text, runs=made.runs, remarks=made.remarks)
 
@@ -152,16 +161,16 @@ def _sweep(first: Job, path: Path, overrides: Sequence[str], found: Sequence[tup
     return runs
 
 
-def _check(job: Job) -> bool:
+def _check(job: Job, terms: Terms) -> bool:
     """Refuse what the run's first minute would refuse; whether it would find nothing to do.
 
     Raises:
         SupervisorError: as `supervisor run` would.
     """
     ledger = history(job.run_dir)
-    check_terms(job, ledger, Terms())
+    check_terms(job, ledger, terms)
     check_program(job, Path.cwd())
-    return is_done(job, ledger, Terms())
+    return is_done(job, ledger, terms)
 
 
 def _refuse_queued(run_dirs: Sequence[Path], wait: Callable[[float], None]) -> None:
@@ -211,7 +220,10 @@ def _refuse_owned(run_dir: Path, wait: Callable[[float], None], *, job_over: boo
         )
 
 
-def _batch(job: Job, path: Path, overrides: Sequence[str], runs: Sequence[Run] | None) -> Batch:
+def _batch(job: Job, path: Path, overrides: Sequence[str], runs: Sequence[Run] | None, terms: Terms) -> Batch:
+    if runs is not None and terms != Terms():
+        raise JobError("a sweep's runs have no past", "give --fresh, --forgive or --accept-changes to one of them")
+    starts = sum(record.event == "run_started" for record in read(job.run_dir / JOURNAL))
     command = ["-m", "supervisor", "run", str(path.absolute())]
     for override in overrides:
         command += ["--set", override]
@@ -228,6 +240,8 @@ def _batch(job: Job, path: Path, overrides: Sequence[str], runs: Sequence[Run] |
         offline=is_prefetched(job) is True,
         tasks=None if runs is None else job.run_dir / "tasks.tsv",
         count=0 if runs is None else len(runs),
+        once=tuple(f"--{name.replace('_', '-')}" for name in terms.__slots__ if getattr(terms, name)),
+        begun=job.run_dir / "control" / f"begun-{starts}",
     )
 
 

@@ -23,44 +23,78 @@ put() {
     (umask 077 && printf "$format\n" "${values[@]}" >"$path.$SLURM_JOB_ID" && mv -f "$path.$SLURM_JOB_ID" "$path")
 }
 
-# How often SLURM has put the job back; fails where SLURM cannot be asked.
-restarts() { scontrol show job "$job" 2>/dev/null | sed -n 's/^ *Requeue=[01] Restarts=\([0-9]*\) .*/\1/p' | grep -m 1 .; }
+# How the job stands: `queued` again, `cancelled`, or `ours` to put back; fails where SLURM cannot be asked. While
+# processes are being ended all that shows is COMPLETING; then a preemption or a reached limit leaves a trace, and what
+# leaves none is a cancellation. The first line is the name's, which may hold anything; so may the last ones.
+standing() {
+    scontrol show job "$job" 2>/dev/null | awk -v restart="$restart" '
+        function seconds(text,   part, days) {
+            days = sub(/-/, ":", text) ? 1 : 0
+            split(days ? text : "0:" text, part, ":")
+            return ((part[1] * 24 + part[2]) * 60 + part[3]) * 60 + part[4]
+        }
+        NR > 1 { for (i = 1; i <= NF; i++) { key = substr($i, 1, index($i, "=") - 1)
+            if (!(key in told)) told[key] = substr($i, length(key) + 2) } }
+        END {
+            state = told["JobState"]
+            if (state == "") exit 1
+            limited = told["TimeLimit"] ~ /^[0-9]/ && seconds(told["RunTime"]) >= seconds(told["TimeLimit"]) - 5
+            traced = told["PreemptTime"] ~ /^[0-9]/ || limited
+            if (told["Restarts"] + 0 > restart + 0 || state ~ /^(PENDING|REQUEUED)/) print "queued"
+            else if (state ~ /^CANCELLED/ || (state == "COMPLETING" && !traced)) print "cancelled"
+            else print "ours"
+        }'
+}
 
 # A job of its own goes on once this one has ended. What SLURM told this job would be taken for wishes there.
 resubmit() (
-    for name in "${!SLURM@}"; do
-        case $name in SLURM_CONF | SLURM_JWT | SLURM_ARRAY_TASK_ID) ;; *) unset "$name" ;; esac
-    done
     array=${SLURM_ARRAY_TASK_ID:-}
-    unset SLURM_ARRAY_TASK_ID
+    export SUPERVISOR_AFTER=$SLURM_JOB_ID # whose lease is over then
+    for name in "${!SLURM@}"; do
+        case $name in SLURM_CONF | SLURM_CONF_SERVER | SLURM_CLUSTERS | SLURM_JWT) ;; *) unset "$name" ;; esac
+    done
     exec sbatch --parsable --dependency="afterany:$job" ${array:+--array="$array"} "$0" "$@"
 )
 
-# Puts the job back, once: by requeueing, or where that is refused by resubmission; else says why not.
+# Puts the job back, once: by requeueing, or where that is refused by resubmission; else says why not. SLURM would
+# requeue a cancelled job, too, so each step is taken only after a look.
 put_back() {
-    local pause said seen='' successor
+    local pause said='' seen=''
     for pause in 0 2 4 8 15 30 60 60 60 60; do # a slurmctld that is restarted is back within minutes
         sleep "$pause"
-        if said=$(scontrol requeue "$job" 2>&1); then
-            put "$verdict" '{"requeue": "done", "reason": "scontrol requeue by the batch script"}'
-            return
+        if ! seen=$(standing); then
+            said='SLURM cannot be asked'
+            command -v scontrol >/dev/null || break
+        elif [ "$seen" = ours ]; then
+            if said=$(scontrol requeue "$job" 2>&1); then
+                put "$verdict" '{"requeue": "done", "reason": "scontrol requeue by the batch script"}'
+                return
+            fi
+            seen=$(standing) && break
+        else
+            break
         fi
-        seen=$(restarts) && break
-        command -v scontrol >/dev/null || break
     done
-    if [ -n "$seen" ] && [ "$seen" -gt "$restart" ]; then
-        put "$verdict" '{"requeue": "done", "reason": "the job was in the queue already"}'
-        return
-    fi
-    say "job $job cannot be requeued (${said##*$'\n'}), so it is submitted anew"
-    [ -z "$seen" ] || scontrol update JobId="$job" Requeue=0 # for good: a job of its own goes on
+    case $seen in
+        queued) put "$verdict" '{"requeue": "done", "reason": "the job was in the queue already"}' ;;
+        cancelled) put "$verdict" '{"requeue": "no", "reason": "the job was cancelled"}' ;;
+        *) submit_anew "${said##*$'\n'}" "$@" ;;
+    esac
+}
+
+# The last rung: why it comes to that, and the arguments of this script.
+submit_anew() {
+    local why=$1 successor record=$run_dir/control/slurm.json
+    shift
+    say "job $job cannot be requeued ($why), so it is submitted anew"
+    scontrol update JobId="$job" Requeue=0 2>/dev/null # for good: a job of its own goes on
     if successor=$(resubmit "$@"); then
         successor=${successor%%;*}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}
-        put "$run_dir/control/slurm.json" '{"job_id": "%s", "submitted": %s, "cluster": null}' "$successor" "$(date +%s)"
-        put "$verdict" '{"requeue": "done", "reason": "resubmitted as job %s"}' "$successor"
+        [ ! -e "$record" ] || sed -i 's/"job_id": "[^"]*"/"job_id": "'"$successor"'"/' "$record"
+        put "$verdict" '{"requeue": "done", "reason": "resubmitted", "resubmitted": "%s"}' "$successor"
         say "job $successor goes on with it"
     else
-        put "$verdict" '{"requeue": "wanted", "reason": "neither requeued nor resubmitted: %s"}' "${said##*$'\n'}"
+        put "$verdict" '{"requeue": "wanted", "reason": "neither requeued nor resubmitted: %s"}' "$why"
         say "it could not be submitted either; the run goes on when it is submitted again"
     fi
 }

@@ -48,6 +48,8 @@ class Batch:
         tasks: of a sweep, a file with a line for each run: its directory and the words that follow `command`,
             with a tab between.
         count: how many lines that file has.
+        once: words that the command gets at the first start of this submission only.
+        begun: a directory that marks that start.
     """
 
     name: str
@@ -59,6 +61,8 @@ class Batch:
     offline: bool = False
     tasks: Path | None = None
     count: int = 0
+    once: tuple[str, ...] = ()
+    begun: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +138,9 @@ def script(batch: Batch, parameters: Mapping[str, Any]) -> str:
             f'command=({shlex.join(command)} "${{task[@]:1}}")',
             "run_dir=${task[0]}",
         ]
+    if batch.once and batch.begun is not None:
+        lines += ["# At the first start only: whichever way the job comes back, it goes on with what it has by then."]
+        lines += [f"mkdir {shlex.quote(str(batch.begun))} 2>/dev/null && command+=({shlex.join(batch.once)})"]
     lines += [f"offline={1 if batch.offline else ''}", f"srun_args=({shlex.join(own['srun_args'])})"]
     lines += ["teardown() { :; }"] if not own["teardown"] else ["teardown() {", *own["teardown"], "}"]
     return "\n".join([*lines, "", body()])

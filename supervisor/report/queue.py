@@ -40,22 +40,24 @@ class Submitted:
         job_id: of the job; of an array's task both numbers, as in `17_3`.
         submitted: when [unix s]; None where it is not known.
         cluster: where; None for the one that there is.
+        script: what was submitted, for whoever has to do it once more; None where it is not known.
     """
 
     job_id: str
     submitted: float | None = None
     cluster: str | None = None
+    script: str | None = None
 
     def encode(self) -> str:
         """The record as the file holds it."""
-        return json.dumps({"job_id": self.job_id, "submitted": self.submitted, "cluster": self.cluster}) + "\n"
+        return json.dumps({name: getattr(self, name) for name in self.__slots__}) + "\n"
 
     @staticmethod
     def parse(text: str) -> Submitted | None:
         """Read back what `encode` gave; None for anything else.
 
         >>> Submitted.parse(Submitted("17_3", 5.0).encode())
-        Submitted(job_id='17_3', submitted=5.0, cluster=None)
+        Submitted(job_id='17_3', submitted=5.0, cluster=None, script=None)
         >>> Submitted.parse('{"job_id": "--help"}') is None
         True
         """
@@ -70,6 +72,7 @@ class Submitted:
             str(values["job_id"]),
             float(submitted) if isinstance(submitted, int | float) else None,
             cluster if isinstance(cluster, str) and re.fullmatch(r"\w[\w.-]*", cluster, re.ASCII) else None,
+            values["script"] if isinstance(values.get("script"), str) else None,
         )
 
 

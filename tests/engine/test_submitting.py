@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 import yaml
 from harness import PROGRAMS
 
+from supervisor.engine.opening import Terms
 from supervisor.engine.submitting import Submission, submit
 from supervisor.errors import GaveUpError, JobError, MachineError, OwnedError
 from supervisor.job import load_job, mathematics
@@ -52,10 +54,17 @@ class Desk:
         path = self.home / "asked"
         return path.read_text().splitlines() if path.exists() else []
 
-    def submit(self, *overrides: str, sweeps: tuple[str, ...] = (), dry_run: bool = False, **slurm: Any) -> Submission:
+    def submit(
+        self,
+        *overrides: str,
+        sweeps: tuple[str, ...] = (),
+        terms: Terms = Terms(),  # noqa: B008
+        dry_run: bool = False,
+        **slurm: Any,
+    ) -> Submission:
         job = {"program": str(PROGRAMS / "fails.py"), "slurm": slurm}
         (self.home / "job.yaml").write_text(yaml.safe_dump(job))
-        return submit(Path("job.yaml"), overrides, sweeps, dry_run=dry_run, wait=self.wait)
+        return submit(Path("job.yaml"), overrides, sweeps, terms, dry_run=dry_run, wait=self.wait)
 
     def wait(self, seconds: float) -> None:
         with (self.home / "asked").open("a") as file:
@@ -94,7 +103,7 @@ def test_the_run_remembers_its_job_and_keeps_that_to_itself(desk: Desk) -> None:
     run_dir = desk.home / "runs" / "job"
     assert [job.job_id for job in jobs_of(run_dir)] == ["17"]
     record = run_dir / "control" / "slurm.json"
-    assert list(json.loads(record.read_text())) == ["job_id", "submitted", "cluster"]
+    assert list(json.loads(record.read_text())) == ["job_id", "submitted", "cluster", "script"]
     assert record.stat().st_mode & 0o777 == 0o600
     assert {path.stat().st_mode & 0o777 for path in (run_dir, run_dir / "control", run_dir / "logs")} == {0o700}
 
@@ -160,10 +169,10 @@ def test_an_owner_elsewhere_is_watched_unless_its_job_is_known_to_be_over(
     desk.submit(dry_run=True)
     assert "waited 10" in desk.asked()
     with pytest.raises(OwnedError, match="on n7"):
-        submit(Path("job.yaml"), (), (), dry_run=True, wait=moves)
+        submit(Path("job.yaml"), (), (), Terms(), dry_run=True, wait=moves)
     (run_dir / "control").mkdir()
     (run_dir / "control" / "slurm.json").write_text(Submitted("9").encode())
-    assert submit(Path("job.yaml"), (), (), dry_run=True, wait=moves).script
+    assert submit(Path("job.yaml"), (), (), Terms(), dry_run=True, wait=moves).script
 
 
 def test_what_the_run_would_refuse_is_refused_before_it_waits_in_the_queue(desk: Desk) -> None:
@@ -180,6 +189,22 @@ def test_what_the_run_would_refuse_is_refused_before_it_waits_in_the_queue(desk:
     with pytest.raises(GaveUpError, match="three in a row"):
         desk.submit()
     assert desk.asked() == []
+
+
+def test_a_run_that_gave_up_is_forgiven_once_and_not_at_each_requeue(desk: Desk) -> None:
+    desk.submit(dry_run=True)
+    run_dir = write(desk.home / "runs" / "job", [*UNDER_WAY, {"event": "run_gave_up", "attempt": 1, "reason": "x"}])
+    accept(run_dir)
+    made = desk.submit(terms=Terms(forgive=True))
+    head = made.script.partition("# ---- From here on")[0] + 'printf "%s\\n" "${command[@]: -1}"'
+    job = str(desk.home / "job.yaml")
+    said = [subprocess.run(["bash", "-c", head], capture_output=True, text=True, check=True).stdout for _ in range(3)]
+    assert said == ["--forgive\n", f"{job}\n", f"{job}\n"]
+    again = desk.submit(terms=Terms(forgive=True))
+    assert again.script == made.script
+    assert subprocess.run(["bash", "-c", head], capture_output=True, text=True, check=True).stdout == "--forgive\n"
+    with pytest.raises(JobError, match="no past"):
+        desk.submit("name=s", sweeps=("args.a=1,2",), terms=Terms(fresh=True))
 
 
 def test_a_refusal_of_slurm_leaves_no_job_behind(desk: Desk) -> None:
@@ -201,7 +226,9 @@ def test_a_sweep_gives_every_combination_a_run_and_slurm_one_array(desk: Desk) -
     assert runs[3]["set"] == ["args.lr=2e-4", "args.m=[q, 'k']", "name=s-3", f'run_dir="{home}/s-3"']
     lines = (home / "tasks.tsv").read_text().splitlines()
     assert lines[3].split("\t") == [f"{home}/s-3", *(w for one in runs[3]["set"] for w in ("--set", one))]
-    assert [jobs_of(home / f"s-{k}")[0].job_id for k in range(4)] == ["17_0", "17_1", "17_2", "17_3"]
+    records = [jobs_of(home / f"s-{k}")[0] for k in range(4)]
+    assert [record.job_id for record in records] == ["17_0", "17_1", "17_2", "17_3"]
+    assert {record.script for record in records} == {str(home / "control" / "slurm.sbatch")}
     desk.program("squeue", shows("PENDING", "17_2"))
     with pytest.raises(OwnedError, match="s-2 is job 17_2 already"):
         desk.submit("name=s", sweeps=("args.lr=1,2,3",))

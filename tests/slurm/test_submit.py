@@ -172,11 +172,32 @@ def test_where_requeueing_is_disabled_a_successor_is_submitted(site: Site, clust
     site.wait_over(job, "FAILED")
     record = json.loads((site.home / "runs" / "job" / "control" / "slurm.json").read_text())
     successor = record["job_id"]
-    assert site.verdict(job) == f"done: resubmitted as job {successor}"
+    assert site.verdict(job) == "done: resubmitted"
     site.wait_over(successor, "COMPLETED")
     assert [call[:2] for call in site.calls()] == [[job, "0"], [successor, "0"]]
     assert site.calls()[0][2:] == site.calls()[1][2:]
     assert site.jobs() == []
+
+
+def test_a_job_that_was_cancelled_is_not_put_back_whatever_the_verdict_says(site: Site, cluster: Cluster) -> None:
+    """In a container without scontrol the leader takes every SIGTERM for a preemption."""
+    site.acts("trap 'say wanted \"no scontrol here\"; exit 75' TERM; echo ready; while :; do sleep 0.1; done")
+    job = site.submit()
+    until(lambda: "ready" in site.log(), "program")
+    cluster.slurm("scancel", job)
+    site.wait_over(job, "CANCELLED")
+    assert site.verdict(job) == "no: the job was cancelled"
+    assert "Restarts=0" in cluster.job(job)
+    assert site.jobs() == []
+
+
+def test_a_job_that_is_preempted_is_put_back(site: Site, cluster: Cluster) -> None:
+    site.acts("trap 'say wanted \"no scontrol here\"; exit 75' TERM; echo ready; while :; do sleep 0.1; done")
+    job = site.submit(additional_parameters={"exclusive": True})
+    until(lambda: "ready" in site.log(), "program")
+    cluster.submit("-p", "high", "-N3", "--exclusive", "--wrap", "true")
+    until(lambda: site.verdict(job).startswith("done"), "word of the batch script")
+    assert site.verdict(job) == "done: scontrol requeue by the batch script"
 
 
 @pytest.mark.parametrize(
