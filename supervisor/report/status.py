@@ -78,7 +78,7 @@ def queued_of(run_dirs: Sequence[Path]) -> dict[Path, Queued | None]:
 
 def summary(history: RunHistory, run_dir: Path, now: float, live: Live, queued: Queued | None = None) -> dict[str, Any]:
     """Say where a run stands, from its history."""
-    state = state_of(history, live)
+    state = state_of(history, live, queued)
     word = live.speaking if state not in ENDED else None
     step = step_of(history, live)
     max_steps = (word.max_steps if word else None) or history.max_steps
@@ -111,12 +111,15 @@ def summary(history: RunHistory, run_dir: Path, now: float, live: Live, queued: 
     }
 
 
-def state_of(history: RunHistory, live: Live) -> str:
-    """The run's state: its journal's word, its living owner's, or `interrupted` where the owner is dead."""
+def state_of(history: RunHistory, live: Live, queued: Queued | None = None) -> str:
+    """The run's state: its journal's word, its living owner's, or where the owner is dead `interrupted`.
+
+    A job of it that waits in the queue makes that `requeued`: it was put there after the journal's last word.
+    """
     if history.state in ENDED or history.state == "pending":
         return history.state
     if live.life is Life.DEAD:
-        return "interrupted"
+        return "requeued" if queued is not None and queued.state == "PENDING" else "interrupted"
     word = live.speaking
     return word.state if word is not None and word.state is not None else history.state
 

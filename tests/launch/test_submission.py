@@ -49,6 +49,14 @@ def test_without_a_word_of_the_user_the_job_can_be_requeued_and_keeps_its_log() 
     ]
 
 
+def test_the_head_of_a_script_stays_as_it_is() -> None:
+    asked = check(
+        {"partition": "gpu", "time": "1-00:00:00", "gpus_per_node": 4, "python": "python3", "setup": ["ml x"]}
+    )
+    made = batch(command=("-m", "supervisor", "run", "/jobs/my job.yaml", "--set", "args.r=8"), offline=True)
+    assert script(made, asked).removesuffix(body()) == (ROOT / "tests" / "golden" / "submit.sbatch").read_text()
+
+
 def test_submitits_parameters_are_passed_through_and_the_users_word_wins() -> None:
     asked = {
         "partition": "gpu",

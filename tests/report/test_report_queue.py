@@ -79,6 +79,16 @@ def test_a_job_that_waits_makes_a_run_that_has_not_begun(tmp_path: Path, monkeyp
     assert "job 21_0 is PENDING (BeginTime), to start at 2026-11-24 09:07:23" in status(run_dir, as_json=False)
 
 
+def test_a_run_without_an_owner_whose_job_waits_is_requeued_and_not_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_dir = h.write(submitted(tmp_path / "run", "21_1"), h.UNDER_WAY)
+    squeue(tmp_path / "bin", monkeypatch, f"echo '{ANSWERS}'")
+    assert json.loads(status(run_dir))["state"] == "requeued"
+    squeue(tmp_path / "bin", monkeypatch, "echo '21_1|23|CANCELLED|N/A|None'")
+    assert json.loads(status(run_dir))["state"] == "interrupted"
+
+
 def test_all_runs_cost_one_question_and_those_without_a_job_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

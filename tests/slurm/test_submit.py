@@ -21,6 +21,8 @@ import yaml
 from harness import PROGRAMS, until
 from one_machine import Cluster
 
+ROOT = Path(__file__).parents[2]
+
 #: Called in place of python: notes its words and its job, then does what stands in `acts`.
 STAND_IN = """#!/bin/bash
 home={home}
@@ -129,6 +131,22 @@ def test_a_job_is_submitted_once_runs_to_its_end_and_shows_in_the_status(site: S
     run_dir = site.home / "runs" / "job"
     assert all(path.stat().st_mode & 0o077 == 0 for path in (run_dir, run_dir / "logs", run_dir / "control"))
     assert not list(site.home.rglob("pwned"))
+
+
+def test_the_script_for_people_who_write_their_own_runs_a_job_too(site: Site, cluster: Cluster) -> None:
+    tools = site.home / "tools"
+    tools.mkdir()
+    (tools / "supervisor").write_text(f'#!/bin/bash\nexec {sys.executable} -m supervisor "$@"\n')
+    (tools / "supervisor").chmod(0o755)
+    (site.home / "job.yaml").write_text(yaml.safe_dump({"program": str(PROGRAMS / "fails.py")}))
+    run_dir = site.home / 'my "runs"'
+    words = ["job.yaml", "--set", f"run_dir={json.dumps(str(run_dir))}"]
+    environment = f"--export=ALL,PATH={tools}:{os.environ['PATH']}"
+    options = ["--parsable", environment, f"--chdir={site.home}", "--output=%j.log", "--cpus-per-task=1"]
+    job = cluster.slurm("sbatch", *options, str(ROOT / "slurm" / "run.sbatch"), *words)
+    site.wait_over(job, "FAILED")
+    assert "ExitCode=3:0" in cluster.job(job)
+    assert verdicts(run_dir) == ["no: gave_up"]
 
 
 def test_the_command_reaches_the_node_word_for_word(site: Site) -> None:
