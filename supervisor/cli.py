@@ -19,6 +19,9 @@ _JOB = click.argument("job", type=click.Path(path_type=Path))
 _RUN_DIR = click.argument("run_dir", type=click.Path(path_type=Path))
 _SET = click.option("--set", "overrides", multiple=True, metavar="A.B=VALUE", help="Override a key of the job file.")
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
+_SWEEP = click.option(
+    "--sweep", "sweeps", multiple=True, metavar="A.B=V1,V2", help="A run for each value; for each combination."
+)
 
 _FLAGS = (
     click.option("--fresh", is_flag=True, help="Start at step 0, setting aside what there is."),
@@ -103,9 +106,7 @@ def run(
 @commands.command()
 @_JOB
 @_SET
-@click.option(
-    "--sweep", "sweeps", multiple=True, metavar="A.B=V1,V2", help="A run for each value; for each combination."
-)
+@_SWEEP
 @click.option("--dry-run", is_flag=True, help="Print the exact script, and submit nothing.")
 @_terms
 @_JSON
@@ -130,11 +131,13 @@ def submit(
 @commands.command()
 @_JOB
 @_SET
-def prefetch(job: Path, overrides: tuple[str, ...]) -> None:
+@_SWEEP
+def prefetch(job: Path, overrides: tuple[str, ...], sweeps: tuple[str, ...]) -> None:
     """Bring model and data here, for compute nodes without internet."""
     from supervisor.engine.prefetching import prefetch as bring
 
-    click.echo(f"all is here ({bring(job, overrides)}); the job will not ask the hub", err=True)
+    for marker in bring(job, overrides, sweeps):
+        click.echo(f"all is here ({marker}); the job will not ask the hub", err=True)
 
 
 @commands.command()

@@ -14,21 +14,23 @@ from pathlib import Path
 from typing import Any
 
 from supervisor.engine.opening import Terms, check_directory, check_terms, history, write_whole
+from supervisor.engine.sweeping import runs_of
 from supervisor.errors import JobError
 from supervisor.job import Job, check_program, is_ours, load_job, resolved_yaml
 
 PREFETCHED = Path("control") / "prefetched.json"
 
 
-def prefetch(path: Path, overrides: Sequence[str]) -> Path:
+def prefetch(path: Path, overrides: Sequence[str], sweeps: Sequence[str] = ()) -> list[Path]:
     """Bring model, tokenizer and tokens to where the nodes will look for them.
 
     Args:
         path: of the job file.
         overrides: `a.b=value` each.
+        sweeps: `a.b=V1,V2,…` each, as they are to be submitted.
 
     Returns:
-        The marker, at which jobs no longer ask the hub.
+        The marker of each run, at which its job no longer asks the hub.
 
     Raises:
         JobError: the job cannot work, something is not to be had, or nobody here knows what the program needs.
@@ -40,6 +42,15 @@ def prefetch(path: Path, overrides: Sequence[str]) -> Path:
             "run it once where there is network, or fetch its model with `hf download`; then set "
             "`env: {HF_HUB_OFFLINE: 1}`",
         )
+    return [_bring(run.job) for run in runs_of(job, path, overrides, sweeps)]
+
+
+def _bring(job: Job) -> Path:
+    """Bring what one run needs.
+
+    Raises:
+        JobError: something is not to be had.
+    """
     check_terms(job, history(job.run_dir), Terms())
     check_program(job, Path.cwd())
     check_directory(job.run_dir)

@@ -5,7 +5,6 @@ Whatever would refuse the run on its nodes refuses it here, before it has waited
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -15,10 +14,10 @@ from typing import Any
 
 from supervisor.engine.opening import Terms, check_directory, check_terms, history, is_done, write_whole
 from supervisor.engine.prefetching import is_prefetched
+from supervisor.engine.sweeping import Run, runs_of
 from supervisor.errors import JobError, OwnedError
 from supervisor.job import Job, check_program, load_job
 from supervisor.job.file import apply_override, read_document
-from supervisor.job.sweep import combinations
 from supervisor.journal import JOURNAL, read
 from supervisor.launch.submission import Batch, checked, script, send
 from supervisor.lease import RENEW_EVERY_S, read_lease
@@ -30,19 +29,6 @@ from supervisor.report.queue import RECORD, Submitted, ask, jobs_of, queue_of
 
 #: What a submission may take; nobody waits for it in training [s].
 PATIENCE_S = 20.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
-    """One run that is submitted.
-
-    Attributes:
-        job: checked.
-        words: what its command line has beyond the job file.
-    """
-
-    job: Job
-    words: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +90,7 @@ def submit(
     """
     first = load_job(path, overrides)
     parameters = checked(first.slurm, first.launch.nodes, _places(path, overrides))
-    runs = [Run(job=first, words=())] if not sweeps else _sweep(first, path, overrides, combinations(sweeps))
+    runs = runs_of(first, path, overrides, sweeps)
     done = [_check(run.job, terms) for run in runs]
     if all(done):
         raise JobError(f"the run in {first.run_dir} has finished", "ask for more steps, or choose another `run_dir`")
@@ -116,10 +102,11 @@ def submit(
         run_dir=first.run_dir,
         script=text,
         runs=tuple(runs) if sweeps else (),
-        remarks=(*_remarks_on_memory(first, parameters), *_remarks_on_prefetch(first)),
+        remarks=(*_remarks_on_memory(first, parameters), *_remarks_on_prefetch(runs)),
     )
     if dry_run:
         return made
+    first.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     for run in runs:
         check_directory(run.job.run_dir)
         for name in ("control", "logs"):
@@ -139,26 +126,6 @@ def submit(
             record = Submitted(job_id, time.time(), receipt.cluster, str(control / "slurm.sbatch"))
             write_whole(run.job.run_dir / RECORD, record.encode())
     return Submission(job_id=receipt.job_id, run_dir=made.run_dir, script=text, runs=made.runs, remarks=made.remarks)
-
-
-def _sweep(first: Job, path: Path, overrides: Sequence[str], found: Sequence[tuple[str, ...]]) -> list[Run]:
-    """The runs of a sweep, each with a directory of its own in that of the job.
-
-    Raises:
-        JobError: one of them cannot work, or the directory is a run's.
-    """
-    if (first.run_dir / JOURNAL).exists():
-        raise JobError(f"{first.run_dir} holds a run", "give the sweep a name of its own: --set name=…")
-    runs = []
-    for index, chosen in enumerate(found):
-        name = f"{first.name}-{index}"
-        directory = first.run_dir / name
-        own = (*chosen, f"name={name}", f"run_dir={json.dumps(str(directory), ensure_ascii=False)}")
-        job = load_job(path, [*overrides, *own])
-        if job.run_dir != directory or not str(directory).isprintable():
-            raise JobError(f"{directory} cannot be written into a list of runs", "choose another `run_dir`")
-        runs.append(Run(job=job, words=tuple(word for one in own for word in ("--set", one))))
-    return runs
 
 
 def _check(job: Job, terms: Terms) -> bool:
@@ -237,7 +204,7 @@ def _batch(job: Job, path: Path, overrides: Sequence[str], runs: Sequence[Run] |
         run_dir=job.run_dir,
         cwd=Path.cwd(),
         log=log,
-        offline=is_prefetched(job) is True,
+        offline=all(is_prefetched(run.job) for run in runs or [Run(job=job, words=())]),
         tasks=None if runs is None else job.run_dir / "tasks.tsv",
         count=0 if runs is None else len(runs),
         once=tuple(f"--{name.replace('_', '-')}" for name in terms.__slots__ if getattr(terms, name)),
@@ -245,8 +212,8 @@ def _batch(job: Job, path: Path, overrides: Sequence[str], runs: Sequence[Run] |
     )
 
 
-def _remarks_on_prefetch(job: Job) -> list[str]:
-    if is_prefetched(job) is False:
+def _remarks_on_prefetch(runs: Sequence[Run]) -> list[str]:
+    if any(is_prefetched(run.job) is False for run in runs):
         return ["what was prefetched is for another model or other data, so the job will ask the hub"]
     return []
 

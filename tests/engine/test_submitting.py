@@ -226,6 +226,7 @@ def test_a_sweep_gives_every_combination_a_run_and_slurm_one_array(desk: Desk) -
     assert runs[3]["set"] == ["args.lr=2e-4", "args.m=[q, 'k']", "name=s-3", f'run_dir="{home}/s-3"']
     lines = (home / "tasks.tsv").read_text().splitlines()
     assert lines[3].split("\t") == [f"{home}/s-3", *(w for one in runs[3]["set"] for w in ("--set", one))]
+    assert {path.stat().st_mode & 0o777 for path in (home, home / "s-0", home / "control")} == {0o700}
     records = [jobs_of(home / f"s-{k}")[0] for k in range(4)]
     assert [record.job_id for record in records] == ["17_0", "17_1", "17_2", "17_3"]
     assert {record.script for record in records} == {str(home / "control" / "slurm.sbatch")}

@@ -146,6 +146,16 @@ def test_a_local_model_needs_no_hub_and_another_model_is_not_taken_for_it(tiny_b
     assert "prefetched is for another model or other data" in other.stderr
 
 
+def test_a_sweep_is_offline_once_each_of_its_runs_was_brought_what_it_needs(tiny_base: Path, tmp_path: Path) -> None:
+    write_job(tmp_path, str(tiny_base))
+    sweep = ["job.yaml", "--sweep", "args.max_length=48,64"]
+    assert "\noffline=\n" in call(tmp_path, "supervisor", "submit", "--dry-run", *sweep).stdout
+    brought = call(tmp_path, "supervisor", "prefetch", *sweep, HF_HUB_OFFLINE="1")
+    assert brought.returncode == 0, brought.stderr
+    assert len(list((tmp_path / "run").glob("job-*/cache/tokens-*.arrow"))) == 2
+    assert "\noffline=1\n" in call(tmp_path, "supervisor", "submit", "--dry-run", *sweep).stdout
+
+
 def test_what_cannot_be_had_leaves_no_marker(tmp_path: Path) -> None:
     write_job(tmp_path, "org/nothing")
     failed = call(tmp_path, "supervisor", "prefetch", "job.yaml", HF_HUB_OFFLINE="1")
