@@ -47,7 +47,7 @@ _OPTIONS = {
 _NOTHING = ("", "0", "(null)", "N/A", "UNLIMITED", "Partition_Limit", "INVALID")
 #: Of this job and its step, and wrong in the next one. Which cluster it is stays.
 _STALE = ("SLURM_", "SLURMD_", "SRUN_", "PMI_", "PMIX_", "CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "GPU_DEVICE_")
-_KEPT = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS")
+_KEPT = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS", "SLURM_JWT")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ def resubmit(
         timeout_s: how long this may take [s].
 
     Returns:
-        The new job's id, or why there is none.
+        The new job as SLURM is asked for it, or why there is none.
     """
     script = recorded(run_dir, at) or _from_slurm(at, run_dir, timeout_s)
     if isinstance(script, Said):
@@ -95,7 +95,8 @@ def resubmit(
     new = said.strip().splitlines()[-1].partition(";")[0] if said.strip() else ""
     if not new.isascii() or not new.isdigit():
         return Said(Answer.REFUSED, f"sbatch printed {said[:200]!r} instead of a job id")
-    return Said(Answer.DONE, new)
+    number = at.task.partition("_")[2]
+    return Said(Answer.DONE, f"{new}_{number}" if number else new)
 
 
 def command(script: Script, task: str, excluded: Sequence[str], environment: Mapping[str, str]) -> list[str]:

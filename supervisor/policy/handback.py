@@ -154,8 +154,9 @@ def _seen(facts: Facts, seen: JobSeen) -> Step:
     if seen.batch is False:
         return Over("no", "only batch jobs can be requeued, and this is none")
     if seen.may_requeue is False or (facts.requeue is not None and facts.requeue.answer is Answer.DISABLED):
-        # SLURM obeys RequeueExit even where a requeue is disabled (22.05): once is enough.
-        by_code = Over("done", "the site requeues jobs with this exit code (RequeueExit)")
+        # SLURM obeys RequeueExit even where a requeue is disabled (22.05), so it may come back by its exit code.
+        # A batch script that leaves with another code does the rest: two of them would be one too many.
+        by_code = Over("wanted", "it may not be requeued, and the site requeues jobs with this exit code (RequeueExit)")
         return by_code if facts.requeued_by_code else Resubmit()
     return _asked(facts)
 

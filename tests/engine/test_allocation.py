@@ -223,6 +223,14 @@ def test_a_job_that_may_not_be_requeued_is_submitted_once_more(site: Site, monke
     assert (site.events, site.fields[0]["resubmitted"]) == (["requeued"], "12")
 
 
+def test_a_task_of_an_array_is_submitted_as_a_task_of_an_array(site: Site) -> None:
+    site.show(limit_s=3600.0, more="Requeue=0")
+    site.program("sbatch", "echo 12")
+    assert Allocation(Incarnation("9", 2, "7_4"), site.base, site.write).hand_back()
+    assert "--dependency=afterany:7_4 --open-mode=append --array=4 " in site.asked()[-1]
+    assert site.fields[0]["resubmitted"] == "12_4"
+
+
 def test_a_recorded_submission_is_repeated_word_for_word_and_named_anew(site: Site) -> None:
     site.show(limit_s=3600.0, more="Requeue=0")
     site.program("sbatch", "echo '12;cluster'")
@@ -264,8 +272,10 @@ def test_a_cluster_that_requeues_our_exit_codes_is_named_once(site: Site, monkey
     assert len(site.events) == 2
     site.show(limit_s=3600.0, restarts=1, more="Requeue=0")
     again.why("received SIGTERM")
-    assert again.hand_back()
+    assert not again.hand_back()
     assert not any("sbatch" in asked for asked in site.asked())  # one way back is enough
+    told = json.loads((site.base / "verdicts" / "7-1.json").read_text())
+    assert (told["requeue"], "RequeueExit" in told["reason"]) == ("wanted", True)
 
 
 @pytest.mark.parametrize(

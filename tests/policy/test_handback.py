@@ -79,7 +79,7 @@ def test_a_site_that_requeues_our_exit_code_by_itself_gets_no_second_job() -> No
     assert next_step(facts) == Resubmit()
     over = next_step(replace(facts, requeued_by_code=True))
     assert isinstance(over, Over)
-    assert (over.requeue, "RequeueExit" in over.reason, over.queued) == ("done", True, False)
+    assert (over.requeue, "RequeueExit" in over.reason, over.queued) == ("wanted", True, False)
 
 
 @pytest.mark.parametrize(
