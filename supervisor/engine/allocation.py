@@ -29,6 +29,8 @@ from supervisor.policy.strikes import Strikes, to_exclude
 
 #: How often the real end of the allocation is asked for: an administrator may move it [s].
 ASK_EVERY_S = 600.0
+#: After no answer it is asked for again so soon, and each time twice as late [s].
+ASK_AGAIN_S = 30.0
 #: What was seen this recently need not be asked again before the job is requeued [s].
 FRESH_S = 1.0
 #: From SIGTERM to SIGKILL where the cluster does not tell: SLURM's own default, and its least [s].
@@ -59,6 +61,7 @@ class Allocation:
         self._asked: Future[tuple[JobSeen | Said, Site | None]] | None = None
         self._site: Site | None = None
         self._next_s = 0.0
+        self._unanswered = 0
         self._start_s: float | None = None
         self._end_s: float | None = None
         self._ending: Ending | None = None
@@ -102,7 +105,10 @@ class Allocation:
         if self._asked is not None and self._asked.done():
             (seen, site), self._asked = self._asked.result(), None
             if isinstance(seen, JobSeen):
-                self._end_s, self._start_s = seen.end_s, seen.start_s
+                self._end_s, self._start_s, self._unanswered = seen.end_s, seen.start_s, 0
+            else:
+                self._next_s = now_s + min(ASK_EVERY_S, ASK_AGAIN_S * 2.0 ** min(self._unanswered, 9))
+                self._unanswered += 1
             if site is not None:
                 self._learn(site)
             if self._is_near(now_s, grace_s):
@@ -127,9 +133,8 @@ class Allocation:
         """
         if self._at is None:
             return None
-        if self._noticed_s is None:
-            self._noticed_s = time.monotonic()
         if self._ending is None:
+            self._noticed_s = time.monotonic()
             seen = ask(self._at.task)
             self._seen = seen if isinstance(seen, JobSeen) else None
             self._seen_at_s = time.monotonic()

@@ -17,6 +17,7 @@ from supervisor.policy.strikes import Strikes
 
 AT = Incarnation("7", 2)
 START_S = 1_800_000_000.0
+SILENCE = "echo 'Unable to contact slurm controller (connect failure)' >&2; exit 1"
 
 
 class Site:
@@ -106,6 +107,20 @@ def test_the_end_is_asked_for_once_and_again_before_it_counts(site: Site) -> Non
     job.close("requeued")
 
 
+def test_a_scheduler_that_does_not_answer_is_asked_less_and_less_often(site: Site) -> None:
+    site.program("scontrol", SILENCE)
+    job = Allocation(AT, site.base, site.write)
+    asked_s = []
+    for now_s in range(int(START_S), int(START_S) + 2000, 5):
+        before = len(site.asked())
+        assert not job.time_is_up(float(now_s), 30.0)
+        until(lambda: job._asked is None or job._asked.done(), "answer")
+        if len(site.asked()) > before:
+            asked_s.append(now_s - int(START_S))
+    assert asked_s == [0, 35, 100, 225, 470, 955, 1560]  # 30, 60, 120, 240, 480, 600 s after each silence
+    job.close("interrupted")
+
+
 def test_a_limit_shorter_than_the_grace_leaves_time_to_train(site: Site) -> None:
     site.show(limit_s=20.0)
     job = Allocation(AT, site.base, site.write)
@@ -170,9 +185,6 @@ def test_where_scontrol_is_missing_the_batch_script_is_asked_to(site: Site) -> N
     job.close("interrupted")
     assert site.verdict() == {"requeue": "wanted", "reason": "scontrol: No such file or directory"}
     assert site.events == []
-
-
-SILENCE = "echo 'Unable to contact slurm controller (connect failure)' >&2; exit 1"
 
 
 def test_a_silent_scheduler_is_asked_until_the_process_is_nearly_killed(site: Site) -> None:

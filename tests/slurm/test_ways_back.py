@@ -15,6 +15,9 @@ import pytest
 from harness import until
 from one_machine import Cluster
 
+from supervisor.engine.allocation import Allocation
+from supervisor.launch.slurm import Incarnation
+
 ROOT = Path(__file__).parents[2]
 SCRIPT = """\
 #!/bin/bash
@@ -120,6 +123,24 @@ def test_a_cancelled_job_stays_away(cluster: Cluster, tmp_path: Path) -> None:
     assert (stay.shown("Restarts"), len(stay.starts)) == ("0", 1)
 
 
+def test_a_cancellation_that_the_leader_was_not_told_of_is_seen_before_it_requeues(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SLURM itself would requeue the job while its last processes are being ended."""
+    job = cluster.submit("--wrap", "trap '' TERM; sleep 60")
+    until(lambda: " JobState=RUNNING " in cluster.job(job), "start of the job", 30)
+    cluster.slurm("scancel", job)
+    until(lambda: " JobState=COMPLETING " in cluster.job(job), "cancellation")
+    monkeypatch.setenv("SLURM_CONF", str(cluster.base / "slurm.conf"))
+    leader = Allocation(Incarnation(job, 0), tmp_path, lambda event, **fields: None)
+    assert not leader.hand_back()
+    assert leader.cancelled
+    leader.close("stopped")
+    assert json.loads((tmp_path / "verdicts" / f"{job}-0.json").read_text())["requeue"] == "no"
+    until(lambda: " JobState=CANCELLED " in cluster.job(job), "end of the job", 30)
+    assert " Restarts=0 " in cluster.job(job)
+
+
 def test_only_the_task_that_hands_back_is_requeued_of_an_array(cluster: Cluster, tmp_path: Path) -> None:
     """Its last task bears the array's own id, by which SLURM would requeue them all."""
     stay = Stay(cluster, tmp_path / "run", "--array=1-2")
@@ -165,3 +186,26 @@ def test_a_site_that_requeues_our_exit_code_gets_the_job_back_once(own: Cluster,
     assert stay.verdict()["requeue"] == ("done" if option == "--requeue" else "wanted")
     assert stay.shown("Restarts") == "1"
     assert own.slurm("squeue", "-h", "-o", "%A").split() == [stay.job]
+
+
+def test_a_job_that_slurm_holds_since_it_could_not_be_launched_is_let_go(
+    own: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own.do("up", "--nodes", "1")
+    spool, aside = own.base / "spool-n1", own.base / "aside"
+    spool.rename(aside)
+    spool.touch()  # slurmd cannot put a script there
+    job = own.submit("--wrap", "exec sleep 60")
+    until(lambda: " Priority=0 " in own.job(job), "held job", 30)
+    spool.unlink()
+    aside.rename(spool)
+    monkeypatch.setenv("SLURM_CONF", str(own.base / "slurm.conf"))
+    told: list[str] = []
+    leader = Allocation(Incarnation(job, 0), tmp_path, lambda event, **fields: told.append(f"{event} {fields}"))
+    leader.why("received SIGTERM")
+    assert leader.hand_back()
+    leader.close("requeued")
+    assert "launch_failed_requeued_held" in told[-1]
+    assert json.loads((tmp_path / "verdicts" / f"{job}-0.json").read_text())["reason"].endswith("released")
+    own.do("now", job)  # it starts: a held one would not
+    assert " JobState=RUNNING " in own.job(job)
