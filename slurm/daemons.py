@@ -54,6 +54,13 @@ def wrong(base: Path) -> list[str]:
     return found + [f"node {node} has failed: `back {node}` starts it" for node in failed]
 
 
+def last_words(base: Path) -> list[str]:
+    """Of each daemon: why it gave up, or else its last line."""
+    logs = [path.read_text(errors="replace").splitlines() for path in sorted(base.glob("*.log"))]
+    fatal = [line for lines in logs for line in lines if " fatal: " in line]
+    return fatal or [line for lines in logs for line in lines[-1:]]
+
+
 def start(*command: str) -> None:
     """Run a command that ends by itself, as a daemon's does that goes into the background.
 

@@ -106,22 +106,19 @@ def memory_mb() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
 
 
-def make_groups(into: Path, controllers: Iterable[str]) -> str | None:
-    """New control groups (version 1) for us alone, as links in the directory `into`; or why that cannot be.
+def make_group(links: Path, controller: str) -> str | None:
+    """A new control group (version 1) for us alone, as a link of the controller's name; or why that cannot be.
 
     Below the group of this process, so that a container's own limits go on to hold.
     """
-    into.mkdir()
-    for controller in controllers:
-        try:
-            group = Path(tempfile.mkdtemp(prefix="slurm-cluster-", dir=_own_group(controller)))
-            (into / controller).symlink_to(group)
-            group.chmod(0o755)  # a job may read how much it has used, and whether it was killed
-            if controller == "memory":
-                (group / "memory.limit_in_bytes").write_text("-1")
-        except OSError as error:
-            remove_groups(into)
-            return f"{controller}: {error.strerror or error}"
+    try:
+        group = Path(tempfile.mkdtemp(prefix="slurm-cluster-", dir=_own_group(controller)))
+        (links / controller).symlink_to(group)
+        group.chmod(0o755)  # a job may read how much it has used, and whether it was killed
+        if controller == "memory":
+            (group / "memory.limit_in_bytes").write_text("-1")
+    except OSError as error:
+        return f"{controller}: {error.strerror or error}"
     return None
 
 

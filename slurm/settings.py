@@ -5,6 +5,7 @@ Nothing here looks at the machine or changes it.
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -145,6 +146,20 @@ def nodes_of(conf: str) -> list[str]:
 def spool(base: Path, node: str) -> str:
     """The directory where a node's step daemons have their sockets."""
     return f"{base}/spool-{node}"
+
+
+def unfit_dir(base: Path, nodes: int) -> str | None:
+    """Why a cluster cannot live there: SLURM writes names below it into settings and addresses of sockets.
+
+    >>> unfit_dir(Path("/tmp/my cluster"), 3)
+    "SLURM's settings take letters, digits and . / @ + : ~ - _ only"
+    """
+    if not re.fullmatch(r"[\w./@+:~-]+", str(base)):
+        return "SLURM's settings take letters, digits and . / @ + : ~ - _ only"
+    length, longest = len(os.fsencode(base)), longest_dir(nodes)
+    if length > longest:
+        return f"{length} bytes long; the sockets of SLURM's steps need it in {longest} or fewer"
+    return None
 
 
 def longest_dir(nodes: int) -> int:

@@ -91,7 +91,7 @@ class Cluster:
 
     def limits_memory(self) -> bool:
         """Whether a job is held to its --mem here."""
-        return "ConstrainRAMSpace=yes" in (self.base / "cgroup.conf").read_text()
+        return (self.base / "cgroup" / "memory").exists()
 
     def empty(self) -> Cluster:
         """Without jobs, and every node idle."""
@@ -132,3 +132,13 @@ def left(base: Path) -> list[str]:
         except OSError:
             continue
     return found
+
+
+def script(directory: Path, body: str) -> str:
+    path = directory / "batch.sh"
+    path.write_text(f"#!/bin/bash\n{body}\n")
+    return str(path)
+
+
+def words(path: Path) -> list[str]:
+    return path.read_text().split() if path.exists() else []
