@@ -20,6 +20,8 @@ WORLD_SIZE = "SUPERVISOR_WORLD_SIZE"
 RESUME_FROM = "SUPERVISOR_RESUME_FROM"
 SNAPSHOT = "SUPERVISOR_SNAPSHOT"
 ACCEPT_CHANGES = "SUPERVISOR_ACCEPT_CHANGES"
+#: Micro-batches of a step, in place of the program's own number: the ranks are others than they were.
+ACCUMULATION = "SUPERVISOR_ACCUMULATION"
 #: Set for workers that are to wait at the gate until the attempt before them has ended.
 STANDBY = "SUPERVISOR_STANDBY"
 #: On everything an attempt starts; a kill is over when nothing has it.
@@ -50,6 +52,7 @@ def worker_environment(
     accept_changes: bool,
     standby: bool = False,
     node: int = 0,
+    accumulation: int | None = None,
 ) -> dict[str, str]:
     """The variables of one attempt; the supervisor is this process.
 
@@ -67,6 +70,7 @@ def worker_environment(
         accept_changes: whether pinned inputs may change.
         standby: whether they are to wait at the gate; what they resume from is told to them there.
         node: number of this node.
+        accumulation: micro-batches of a step, in place of the program's own number.
     """
     made = {
         BOARD: str(board),
@@ -88,4 +92,6 @@ def worker_environment(
         made[ACCEPT_CHANGES] = "1"
     if standby:
         made[STANDBY] = "1"
+    if accumulation is not None:
+        made[ACCUMULATION] = str(accumulation)
     return made

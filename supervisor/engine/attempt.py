@@ -19,6 +19,7 @@ class Start:
         checkpoint: its path, for programs that resume by themselves.
         trained: training had reached its end there.
         identity: of the snapshot, where it is one.
+        accumulation: micro-batches of a step where ranks are others than they were; None for the program's own.
     """
 
     step: int = 0
@@ -26,6 +27,7 @@ class Start:
     checkpoint: Path | None = None
     trained: bool = False
     identity: Identity | None = None
+    accumulation: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from supervisor.board.pages import Beat
 from supervisor.board.slots import Identity
-from supervisor.checkpoint.parts import part_from_bytes
-from supervisor.engine.assembly import Share
 from supervisor.engine.attempt import AttemptOrder
+from supervisor.engine.gathering import Gathering, NoPart
 from supervisor.engine.messages import PART, PARTED, SEEN, WANTED, MessageError, Seen, Wanted
 from supervisor.engine.node import Testimony
 from supervisor.errors import ExitCode
@@ -20,13 +18,8 @@ from supervisor.link.hub import Hub
 from supervisor.link.wire import Frame
 from supervisor.policy.lifecycle import Gang
 
-#: What all parts of one checkpoint that come over the link may take of the leader's memory [bytes]. In
-#: data-parallel training a rank's own part is some kilobytes.
-PARTS_BYTES = 256 << 20
 #: How long what is said last may take to arrive [s].
 DISMISS_S = 2.0
-#: Name under which a rank's own JSON comes.
-TOLD = "told"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,61 +38,6 @@ class Loss:
 
     def __str__(self) -> str:
         return f"node {self.node} ({self.host}): {self.reason}"
-
-
-@dataclass(frozen=True, slots=True)
-class NoPart:
-    """A part that will not come.
-
-    Attributes:
-        reason: why.
-        again: whether it is worth asking for a newer snapshot's at once.
-    """
-
-    reason: str
-    again: bool
-
-
-@dataclass(slots=True)
-class Gathering:
-    """The parts of one commit, as they come in.
-
-    Attributes:
-        number: of the commit.
-        awaited: nodes that have not sent theirs.
-        problem: why it will not be whole; None as long as it can.
-    """
-
-    number: int
-    awaited: set[int]
-    problem: NoPart | None = None
-    _bytes: int = 0
-    _pieces: dict[tuple[int, str], bytearray] = field(default_factory=dict)
-
-    def take(self, frame: Frame) -> None:
-        """One more piece."""
-        self._bytes += len(frame.body)
-        if self._bytes > PARTS_BYTES:
-            self.problem = NoPart(f"the parts of other nodes are larger than {PARTS_BYTES >> 20} MiB", again=False)
-            return
-        at = int(frame.fields["rank"]), str(frame.fields["name"])
-        self._pieces.setdefault(at, bytearray()).extend(frame.body)
-
-    def shares(self) -> tuple[Share, ...]:
-        """What came, by rank."""
-        ranks = sorted({rank for rank, _ in self._pieces})
-        return tuple(
-            Share(
-                rank,
-                json.loads(self._pieces[rank, TOLD]),
-                tuple(
-                    part_from_bytes(name, bytes(data))
-                    for (of, name), data in self._pieces.items()
-                    if of == rank and name != TOLD
-                ),
-            )
-            for rank in ranks
-        )
 
 
 class Crew:
@@ -128,6 +66,8 @@ class Crew:
         self._hosts: dict[int, str] = {}
         self._gathering: Gathering | None = None
         self._number = 0
+        self._ended: set[int] = set()  # nodes whose connection ended, and that have not come back
+        self._members = list(range(1, nodes))  # numbers, in the order of their ranks
 
     @property
     def fd(self) -> int:
@@ -178,20 +118,23 @@ class Crew:
 
     def _join(self, node: int, fields: Mapping[str, Any]) -> None:
         host = str(fields.get("host", "?"))
-        wrong = self._accept(fields) if 0 < node < self.nodes else f"there is no node {node} among {self.nodes}"
+        wrong = self._accept(fields) if node in self._members else f"the run goes on without node {node}"
         if wrong is not None:
             self._refusals.append(f"node {node} ({host}): {wrong}")
             self._hub.drop(node, wrong)
             return
         self._hosts[node] = host
+        self._ended.discard(node)
         self._seen.pop(node, None)
         self._post(node)
 
     def _lose(self, node: int, reason: str) -> None:
         self._seen.pop(node, None)
+        if not reason.startswith("silent"):
+            self._ended.add(node)
         if self._gathering is not None and node in self._gathering.awaited:
             self._gathering.problem = NoPart(f"node {node} was lost", again=True)
-        if self._under_way and not self._is_lost(node) and 0 < node < self.nodes:
+        if self._under_way and not self._is_lost(node) and node in self._members:
             self.losses.append(Loss(node, self._hosts.get(node, "?"), reason))
 
     def _hear(self, node: int, frame: Frame) -> bool:
@@ -225,13 +168,13 @@ class Crew:
         changed = replace(self._wanted, **changes)
         if changed != self._wanted:
             self._wanted = changed
-            for node in range(1, self.nodes):
+            for node in self._members:
                 self._post(node)
 
     def _post(self, node: int) -> None:
         wanted = self._wanted
         if wanted.order is not None:
-            meeting = replace(wanted.order.rendezvous, node=node)
+            meeting = replace(wanted.order.rendezvous, node=self.rank_of(node))
             wanted = replace(wanted, order=replace(wanted.order, rendezvous=meeting))
         self._hub.post(node, Frame(WANTED, wanted.fields()))
 
@@ -258,7 +201,16 @@ class Crew:
     @property
     def counted(self) -> list[int]:
         """The nodes that are not lost."""
-        return [node for node in range(1, self.nodes) if not self._is_lost(node)]
+        return [node for node in self._members if not self._is_lost(node)]
+
+    def rank_of(self, node: int) -> int:
+        """Which of the nodes that take part this one is, the leader being 0."""
+        return self._members.index(node) + 1
+
+    def go_on_without(self, missing: Sequence[int]) -> None:
+        """Take those that are missing from the crew for good; the others move up."""
+        self._members = [node for node in self._members if node not in missing]
+        self.nodes = len(self._members) + 1
 
     def _of_this_attempt(self, node: int) -> Seen | None:
         seen, order = self._seen.get(node), self._wanted.order
@@ -305,10 +257,20 @@ class Crew:
         """Nodes that are there, with nothing of an earlier attempt left."""
         return {node for node, seen in self._seen.items() if seen.gang in (Gang.NONE, Gang.GONE)}
 
+    def absent(self) -> list[int]:
+        """Numbers of the nodes that are not ready."""
+        ready = self.ready()
+        return [node for node in self._members if node not in ready]
+
+    @property
+    def ended(self) -> bool:
+        """Whether every node that is absent went with its connection: its process is gone, or its machine is down."""
+        return set(self.absent()) <= self._ended
+
     def missing(self) -> Sequence[str]:
-        """Who is not, for people."""
-        absent = sorted(set(range(1, self.nodes)) - self.ready())
-        return [f"node {node}" + (f" ({self._hosts[node]})" if node in self._hosts else "") for node in absent]
+        """Who is not ready, for people."""
+        named = ((node, self._hosts.get(node)) for node in self.absent())
+        return [f"node {node}" + (f" ({host})" if host is not None else "") for node, host in named]
 
     def has(self, identity: Identity) -> bool:
         """Whether every node that counts has this snapshot whole."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from supervisor.board.pages import Beat
@@ -42,6 +42,7 @@ from supervisor.launch.gpus import memory_held_by
 from supervisor.launch.processes import free_port
 from supervisor.launch.slurm import incarnation
 from supervisor.lease import RENEW_EVERY_S, Lease
+from supervisor.policy.batch import accumulation_for
 from supervisor.policy.causes import Cause, Verdict
 from supervisor.policy.ledger import Ledger, fold
 from supervisor.policy.lifecycle import Gang, Move, Situation, Wish, next_move
@@ -97,7 +98,8 @@ class Loop:
         self._wishes = Wishes(
             self.world.inbox, run_dir, self.job.recovery.grace.s, self.world.ignore_hangup, self._write, self._disk.ask
         )
-        self._allocation = Allocation(incarnation(self.world.environment), run_dir, self._write)
+        at = incarnation(self.world.environment)
+        self._allocation = Allocation(at, run_dir, self._write)
         self._starter = Starter(
             self.job,
             self.world,
@@ -106,7 +108,7 @@ class Loop:
             self.memory.board.control,
             self._gpu_memory_held,
         )
-        self._team = Team(Node(self.run_id, self.memory, self._starter), self.crew)
+        self._team = Team(Node(self.run_id, self.memory, self._starter), self.crew, scheduled=at is not None)
         self.memory.elsewhere = self._team.elsewhere
         self._checkpoints = Checkpoints(
             run_dir,
@@ -298,10 +300,7 @@ class Loop:
             case Move.KILL:
                 self._kill()
             case Move.MISS:
-                assert self.crew is not None
-                attempt = None if self._team.was_complete else self.ledger.attempts + 1
-                missing = ", ".join(self.crew.missing())
-                self._course.miss(missing, attempt, self.world.world_size, lambda: self.ledger)
+                self._miss()
             case Move.CLOSE_ATTEMPT:
                 self._close_attempt()
             case Move.LEAVE:
@@ -348,6 +347,22 @@ class Loop:
             taken=max(0, self._checkpoints.newest),
         )
         self._course.started()
+
+    def _miss(self) -> None:
+        """A node has been waited for long enough: go on without it, or hand back."""
+        assert self.crew is not None
+        missing, absent = ", ".join(self.crew.missing()), self.crew.absent()
+        left = replace(self.world, nodes=self.world.nodes - len(absent))
+        batch = self._origin.batch_on_disk(self.ledger)
+        accumulation = accumulation_for(batch, left.world_size) if batch is not None else None
+        if self._allocation.no_kill and self._team.was_complete and accumulation is not None:
+            self.crew.go_on_without(absent)
+            self.world = left
+            detail = f"{missing} did not come back: {left.nodes} nodes go on, with the same batch"
+            self._write("adapted", nodes=left.nodes, accumulation=accumulation, detail=detail)
+            return
+        attempt = None if self._team.was_complete else self.ledger.attempts + 1
+        self._course.miss(missing, attempt, self.world.world_size, lambda: self.ledger)
 
     def _order(self, attempt: int, start: Start) -> AttemptOrder:
         return AttemptOrder(

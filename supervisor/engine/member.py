@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from supervisor.checkpoint.parts import Part
 from supervisor.engine.assembly import TornSnapshotError, share_of, sources_of
-from supervisor.engine.crew import TOLD
+from supervisor.engine.gathering import TOLD
 from supervisor.engine.memory import Memory, Whole
 from supervisor.engine.messages import PART, PARTED, SEEN, WANTED, Seen, Wanted
 from supervisor.engine.node import Node, Testimony, first_orders

@@ -13,6 +13,7 @@ from supervisor.engine.attempt import Start
 from supervisor.engine.checkpoints import Checkpoints
 from supervisor.engine.commits import write_final_from
 from supervisor.engine.resuming import Resuming
+from supervisor.policy.batch import Batch
 from supervisor.policy.causes import Cause
 from supervisor.policy.ledger import Ledger
 from supervisor.policy.resume import Refuse
@@ -44,6 +45,11 @@ class Origin:
         for problem in disk.unreadable:
             self.write("incident", cause=Cause.STORAGE.value, detail=problem, decision="it stays where it is")
         self.checkpoints.newest = disk.newest.step if disk.newest is not None else -1
+
+    def batch_on_disk(self, ledger: Ledger) -> Batch | None:
+        """How a step was made up in the newest checkpoint; None where there is none, or it does not tell."""
+        self.look_at_disk(ledger)
+        return self.resuming.disk.batch
 
     def find(self, ledger: Ledger, world_size: int, prepare: Callable[[Start], None]) -> Start | Refuse:
         """Choose, and prepare what was chosen; what turns out to be torn is passed over.

@@ -15,6 +15,7 @@ from supervisor.engine.assembly import Contents, TornSnapshotError, contents, so
 from supervisor.engine.attempt import AttemptOrder, Start
 from supervisor.engine.memory import Memory, Whole
 from supervisor.errors import JobError
+from supervisor.policy.batch import Batch, accumulation_for, override_for
 from supervisor.policy.ledger import Ledger
 from supervisor.policy.resume import Candidate, Fresh, FromCandidate, Refuse, choose
 
@@ -30,6 +31,7 @@ class OnDisk:
         set_aside: what lies below ``torn/``, with the reason.
         world_size: of the newest.
         trained: whether the newest is the state at the training's end.
+        batch: how a step was made up there; None where it does not tell.
     """
 
     newest: Candidate | None
@@ -38,6 +40,7 @@ class OnDisk:
     set_aside: tuple[str, ...]
     world_size: int | None
     trained: bool
+    batch: Batch | None = None
 
 
 def look(run_dir: Path, run_id: str, ledger: Ledger, clock: Callable[[], float]) -> OnDisk:
@@ -60,13 +63,21 @@ def look(run_dir: Path, run_id: str, ledger: Ledger, clock: Callable[[], float])
                 continue
             case _:
                 unreadable.append(f"{one.path.name} could not be read: {_reason(one)}")
-    newest, world_size, trained = None, None, False
+    newest, world_size, state = None, None, {}
     if found.intact is not None and isinstance(found.intact.verdict, Intact):
         manifest = found.intact.verdict.manifest
         newest = Candidate(manifest.lineage, manifest.step, "checkpoint", str(found.intact.path))
         world_size = manifest.world_size
-        trained = bool(json.loads((found.intact.path / "state.json").read_text()).get("trained"))
-    return OnDisk(newest, tuple(rejected), tuple(unreadable), torn_ones(run_dir), world_size, trained)
+        state = json.loads((found.intact.path / "state.json").read_text())
+    return OnDisk(
+        newest,
+        tuple(rejected),
+        tuple(unreadable),
+        torn_ones(run_dir),
+        world_size,
+        trained=bool(state.get("trained")),
+        batch=Batch.read(state.get("data")),
+    )
 
 
 def _reason(found: Found) -> str:
@@ -162,6 +173,7 @@ class Resuming:
     memory: Memory
     disk: OnDisk = field(init=False)
     _whole: Whole | None = None
+    _world_size: int = 0
 
     def look(self, ledger: Ledger, clock: Callable[[], float]) -> OnDisk:
         """Verify what is on disk; torn ones are set aside."""
@@ -178,13 +190,20 @@ class Resuming:
         assert self._whole is not None
         self.memory.pass_over(self._whole.key)
 
-    def choose(self, ledger: Ledger, processes: int) -> FromCandidate | Fresh | Refuse:
+    def choose(self, ledger: Ledger, world_size: int) -> FromCandidate | Fresh | Refuse:
         """Choose over board and disk.
 
+        Args:
+            ledger: of the run.
+            world_size: ranks that are to be launched.
+
         Raises:
-            JobError: the newest state belongs to another number of processes.
+            JobError: the newest state belongs to another number of processes, and does not divide among these.
         """
-        self._whole = self.memory.common()
+        self._world_size = world_size
+        # What ranks keep for themselves bears their old numbers: then only the disk has all of it.
+        same = ledger.world_size in (None, world_size)
+        self._whole = self.memory.common() if same else None
         candidates = [] if self.disk.newest is None else [self.disk.newest]
         if self._whole is not None:
             candidates.append(Candidate(self._whole.key[0], self._whole.step, "snapshot", ""))
@@ -197,19 +216,39 @@ class Resuming:
         if not isinstance(chosen, FromCandidate):
             return chosen
         size = self.disk.world_size if chosen.candidate.source == "checkpoint" else ledger.world_size
-        if size is None or size == processes:
+        if size is None or size == world_size:
             return chosen
-        raise JobError(
-            f"step {chosen.candidate.step} was reached with {size} processes, {processes} are to be launched",
-            f"set `launch.processes_per_node: {size}`",
+        batch = self.batch(chosen.candidate)
+        if batch is not None and accumulation_for(batch, world_size) is not None:
+            return chosen
+        parts = (
+            "" if batch is None else f", and its steps of {batch.accumulation * batch.world_size} micro-batches do not"
         )
+        raise JobError(
+            f"step {chosen.candidate.step} was reached with {size} processes, {world_size} are to be launched"
+            f"{parts and parts + ' divide among them'}",
+            f"launch {size} again (`launch.nodes` times `launch.processes_per_node`)",
+        )
+
+    def batch(self, candidate: Candidate) -> Batch | None:
+        """How a step was made up in a state; None where it does not tell."""
+        if candidate.source == "checkpoint" or self._whole is None:
+            return self.disk.batch
+        part = self._whole.parts[0]
+        text = self.memory.reader(part).text(part)
+        return Batch.read(json.loads(text)["shared"].get("data")) if text is not None else None
 
     def start(self, chosen: FromCandidate | Fresh) -> Start:
         """The choice, as an attempt is told of it."""
         if isinstance(chosen, Fresh):
             return Start()
-        candidate = chosen.candidate
+        candidate, batch = chosen.candidate, self.batch(chosen.candidate)
+        accumulation = override_for(batch, self._world_size) if batch is not None else None
         if candidate.source == "checkpoint":
-            return Start(candidate.step, "checkpoint", Path(candidate.where), self.disk.trained)
-        assert self._whole is not None
-        return Start(candidate.step, "snapshot", trained=self._whole.trained, identity=self._whole.identity)
+            path = Path(candidate.where)
+            return Start(candidate.step, "checkpoint", path, self.disk.trained, accumulation=accumulation)
+        whole = self._whole
+        assert whole is not None
+        return Start(
+            candidate.step, "snapshot", trained=whole.trained, identity=whole.identity, accumulation=accumulation
+        )

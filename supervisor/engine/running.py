@@ -204,7 +204,7 @@ def _owned(job: Job, terms: Terms, world: World, stand: Stand, lease: Lease) -> 
     if done:
         world.tell("already_finished", {"run_dir": str(job.run_dir)})
         return ExitCode.FINISHED
-    _check_processes(before, terms, world.world_size)
+    _check_processes(before, terms, world)
     opened = open_run(job, journal, before, terms)
     adopt_orphans()
     board = Board(opened.run_id, world.processes, board_roots(), room, anonymous=lease.owner.job is not None)
@@ -268,14 +268,18 @@ def _crew(job: Job, world: World, stand: Stand, lease: Lease, run_id: str) -> Cr
     return Crew(hub, world.nodes, Wanted(run_id=run_id, epoch=epoch, token=owner), lambda theirs: unlike(ours, theirs))
 
 
-def _check_processes(before: Ledger, terms: Terms, processes: int) -> None:
+def _check_processes(before: Ledger, terms: Terms, world: World) -> None:
     """Refuse to go on with another number of processes, before anything counts fewer ranks as all of them.
+
+    With another number of nodes of the same kind a run goes on if its batch divides, which is found out later.
 
     Raises:
         JobError: the run has a state, and another number of processes made it.
     """
-    size = before.world_size
+    size, processes = before.world_size, world.world_size
     if terms.fresh or size is None or size == processes:
+        return
+    if before.processes == world.processes and (world.nodes > 1 or (size % world.processes == 0 and size > processes)):
         return
     if before.committed or before.best_step > 0 or left_behind(str(before.run_id), board_roots()):
         raise JobError(

@@ -10,7 +10,8 @@ from supervisor.board.pages import Beat
 from supervisor.board.slots import Identity
 from supervisor.engine.assembly import Share
 from supervisor.engine.attempt import AttemptOrder
-from supervisor.engine.crew import Crew, NoPart
+from supervisor.engine.crew import Crew
+from supervisor.engine.gathering import NoPart
 from supervisor.engine.node import Node, Testimony, first_orders
 from supervisor.link.hub import PUMP_S
 from supervisor.policy.causes import Cause, Verdict
@@ -22,6 +23,8 @@ from supervisor.watch.ready import ready
 JOIN_S = 300.0
 #: How long a node that was lost may take to come back: a cut network heals, a dead machine does not [s].
 REJOIN_S = 90.0
+#: The same in a scheduler's job for one whose connection ended: nobody there starts its supervisor again [s].
+ENDED_S = 20.0
 #: With more members than this their news is looked at in batches, so often [s].
 MANY, BATCH_S = 16, 0.05
 
@@ -34,11 +37,13 @@ class Team:
         node: the leader's own.
         crew: the members; None on a single node.
         gang: the workers of all.
+        scheduled: in a scheduler's job, where nobody starts a supervisor a second time.
         was_complete: every node has been there once.
     """
 
     node: Node
     crew: Crew | None = None
+    scheduled: bool = False
     gang: Gang = Gang.NONE
     was_complete: bool = False
     _killing: bool = False
@@ -74,7 +79,10 @@ class Team:
         if self.crew is None:
             return Attendance.COMPLETE
         waited_s = time.monotonic() - self._missing_since_s
-        return attendance(self.crew.nodes, self.crew.ready(), waited_s, REJOIN_S if self.was_complete else JOIN_S)
+        patience_s = REJOIN_S if self.was_complete else JOIN_S
+        if self.scheduled and self.was_complete and self.crew.ended:
+            patience_s = ENDED_S
+        return attendance(self.crew.absent(), waited_s, patience_s)
 
     def wait(self, fds: Sequence[int], timeout_s: float) -> None:
         """Sleep until one of ``fds``, a worker here, or a member has news; what members say every second is none."""
@@ -203,5 +211,5 @@ class Team:
     def lost_ranks(self) -> tuple[int, ...]:
         """Global ranks of the nodes that were lost in this attempt."""
         processes = len(self.node.memory.ranks)
-        lost = [] if self.crew is None else sorted(loss.node for loss in self.crew.losses)
+        lost = [] if self.crew is None else sorted(self.crew.rank_of(loss.node) for loss in self.crew.losses)
         return tuple(rank for node in lost for rank in range(node * processes, (node + 1) * processes))

@@ -78,6 +78,7 @@ def attempt_command(
         accept_changes=order.accept_changes,
         standby=standby,
         node=world.node,
+        accumulation=order.start.accumulation,
     )
     if order.rendezvous.nodes > 1 and world.interface is not None and GLOO not in {*job.env, *world.environment}:
         environment[GLOO] = world.interface

@@ -37,22 +37,17 @@ def together(gangs: Sequence[Gang], *, lost: bool = False, killing: bool = False
     return Gang.ALIVE
 
 
-def attendance(expected: int, ready: Collection[int], waited_s: float, patience_s: float) -> Attendance:
+def attendance(absent: Collection[int], waited_s: float, patience_s: float) -> Attendance:
     """Whether every node but the leader's is there with nothing of an earlier attempt left.
 
     Args:
-        expected: nodes in all.
-        ready: numbers of those that are.
+        absent: numbers of the nodes that are not.
         waited_s: how long somebody has been missing [s].
         patience_s: how long that may be [s].
 
-    >>> (
-    ...     attendance(3, {1, 2}, 99.0, 60.0).value,
-    ...     attendance(3, {2}, 1.0, 60.0).value,
-    ...     attendance(3, {2}, 61.0, 60.0).value,
-    ... )
+    >>> attendance([], 99.0, 60.0).value, attendance([1], 1.0, 60.0).value, attendance([1], 61.0, 60.0).value
     ('complete', 'awaited', 'overdue')
     """
-    if set(range(1, expected)) <= set(ready):
+    if not absent:
         return Attendance.COMPLETE
     return Attendance.OVERDUE if waited_s > patience_s else Attendance.AWAITED

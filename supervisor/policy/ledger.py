@@ -25,6 +25,7 @@ class Ledger:
         lineage: grows when a run goes back behind a checkpoint.
         committed: checkpoints ever committed, as (lineage, step, path relative to the run directory).
         world_size: processes of the last attempt.
+        processes: of one node, in the last allocation.
         finished: whether training reached its end and the program returned.
         trained_step: step of the training's end, once its state is committed.
         gave_up: why the run gave up, until it is forgiven.
@@ -40,6 +41,7 @@ class Ledger:
     lineage: int = 0
     committed: tuple[tuple[int, int, str], ...] = ()
     world_size: int | None = None
+    processes: int | None = None
     finished: bool = False
     trained_step: int | None = None
     gave_up: str | None = None
@@ -75,7 +77,11 @@ def _after(ledger: Ledger, record: Mapping[str, Any]) -> Ledger:  # noqa: PLR091
             )
         case "allocation_started":
             epoch = record.get("epoch")
-            return replace(ledger, epoch=max(ledger.epoch, epoch if isinstance(epoch, int) else 0))
+            return replace(
+                ledger,
+                epoch=max(ledger.epoch, epoch if isinstance(epoch, int) else 0),
+                processes=record.get("processes", ledger.processes),
+            )
         case "attempt_started":
             return replace(
                 ledger,

@@ -22,6 +22,7 @@ from transformers.trainer_utils import TrainOutput
 from supervisor.board.pages import Phase, Trained
 from supervisor.worker import randomness, tree
 from supervisor.worker.capture import OPTIMIZER, ModelCapture, Tensors, split_optimizer
+from supervisor.worker.facts import base_of, batch_of, libraries
 from supervisor.worker.resume import Resume, find
 from supervisor.worker.seat import Seat, WorldSizeError, seat, supervised
 from supervisor.worker.snapshots import SnapshotTaker
@@ -108,7 +109,7 @@ class SupervisorCallback(TrainerCallback):  # type: ignore[misc]  # transformers
                 "each would train a model of its own. Is the GPU visible? On a CPU set use_cpu=True"
             )
         self._model = ModelCapture(kwargs["model"])
-        self._libraries = _libraries()
+        self._libraries = libraries()
         self._resume = self._resume or find(self._at)
         self._taker = SnapshotTaker(self._at, since=self._resume.step if self._resume is not None else 0)
         if self._resume is not None:
@@ -282,8 +283,13 @@ class SupervisorCallback(TrainerCallback):  # type: ignore[misc]  # transformers
             "optimizer": joined,
             "scheduler": None if scheduler is None else tree.encode(scheduler.state_dict(), "scheduler"),
             "scaler": None if scaler is None else tree.encode(scaler.state_dict(), "scaler"),
-            "data": {"epoch": state.epoch, "step": state.global_step, "batch_size": state.train_batch_size},
-            "base": _base(self._model.model),
+            "data": {
+                "epoch": state.epoch,
+                "step": state.global_step,
+                "batch_size": state.train_batch_size,
+                **batch_of(getattr(self._trainer, "args", None)),
+            },
+            "base": base_of(self._model.model),
             "libraries": self._libraries,
             "best_loaded": best and state.best_model_checkpoint is not None,
         }, files
@@ -318,23 +324,3 @@ class SupervisorCallback(TrainerCallback):  # type: ignore[misc]  # transformers
 
 def _model_files(resume: Resume) -> dict[str, Tensors]:
     return {file: resume.tensors(file) for file in resume.parts if file.endswith(".safetensors") and file != OPTIMIZER}
-
-
-def _base(model: Any) -> dict[str, Any]:
-    config = getattr(model, "config", None)
-    return {
-        "name": getattr(config, "_name_or_path", None),
-        "revision": getattr(config, "_commit_hash", None),
-    }
-
-
-def _libraries() -> dict[str, str]:
-    from importlib.metadata import PackageNotFoundError, version
-
-    found = {}
-    for name in ("torch", "transformers", "peft", "accelerate", "lora-supervisor"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found

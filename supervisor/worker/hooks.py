@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib.abc import Loader, MetaPathFinder
@@ -19,6 +20,8 @@ from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
+
+from supervisor.board.environment import ACCUMULATION
 
 if TYPE_CHECKING:
     from supervisor.worker.resume import Resume
@@ -109,6 +112,22 @@ def wrap(module: Any, *, add: bool) -> None:
         return original(self, point, *args, **kwargs)
 
     module.Trainer.train = train
+    if ACCUMULATION in os.environ:
+        _accumulate(module, int(os.environ[ACCUMULATION]))
+
+
+def _accumulate(module: Any, micro_batches: int) -> None:
+    """Have every trainer make its steps of so many micro-batches: the Trainer reads the number when it is made."""
+    original = module.Trainer.__init__
+
+    @functools.wraps(original)
+    def made(self: Any, model: Any = None, args: Any = None, *rest: Any, **named: Any) -> None:
+        if args is not None:
+            args.supervisor_own_accumulation = args.gradient_accumulation_steps
+            args.gradient_accumulation_steps = micro_batches
+        original(self, model, args, *rest, **named)
+
+    module.Trainer.__init__ = made
 
 
 #: Whether a trainer of this process has been taken under supervision.

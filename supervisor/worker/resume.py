@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 
+from supervisor.board.environment import ACCUMULATION
 from supervisor.worker import randomness, tree
 from supervisor.worker.capture import ADAPTER, MODEL, OPTIMIZER, Tensors, join_optimizer
 from supervisor.worker.seat import Seat, seat, supervised
@@ -113,21 +114,20 @@ class Resume:
         return bool(self.state.get("trained"))
 
     def rank(self, rank: int) -> dict[str, Any]:
-        """What the state says of one rank."""
-        told: dict[str, Any] = self.state["ranks"][str(rank)]
-        return told
+        """What the state says of one rank; of one that there was not, what it says of another."""
+        ranks: dict[str, dict[str, Any]] = self.state["ranks"]
+        return ranks[str(rank)] if str(rank) in ranks else ranks[min(ranks, key=int)]
 
     def tensors(self, file: str) -> Tensors:
         """Tensors of one file; none if the state has no such file."""
         return self.parts[file].tensors() if file in self.parts else {}
 
-    def stock(self, rank: int, leads: bool) -> Path:
+    def stock(self, rank: int, leads: bool, world_size: int) -> Path:
         """Write this rank's share of the stock form, and wait until the directory is whole.
 
         Source: what `Trainer._save_checkpoint` of transformers 5 writes, file by file.
         """
         target = self.directory / "stock"
-        world_size = self.state["world_size"]
         if leads:
             self._write_shared(target)
         _wait_for(target)
@@ -205,11 +205,11 @@ def resume_point() -> str | None:
     found = find(at)
     if found is None:
         return None
-    if at.world_size != found.state["world_size"]:
+    if at.world_size != found.state["world_size"] and ACCUMULATION not in os.environ:
         raise ValueError(
             f"step {found.step} was reached with {found.state['world_size']} processes, {at.world_size} were launched"
         )
     _accept_indexed_cpu()
     target = found.directory / "stock"
     name = f"rng_state_{at.rank}.pth" if at.world_size > 1 else "rng_state.pth"
-    return str(target if (target / name).exists() else found.stock(at.rank, at.leads))
+    return str(target if (target / name).exists() else found.stock(at.rank, at.leads, at.world_size))

@@ -1,0 +1,37 @@
+"""What a snapshot tells of its program besides the state: libraries, base model, how a step is made up."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from transformers import TrainingArguments
+
+
+def batch_of(args: TrainingArguments | None) -> dict[str, int]:
+    """How a step is made up, so that other numbers of ranks can make up the same."""
+    if args is None:
+        return {}
+    accumulation = args.gradient_accumulation_steps
+    own = getattr(args, "supervisor_own_accumulation", accumulation)
+    return {"accumulation": accumulation, "own_accumulation": own, "world_size": args.world_size}
+
+
+def base_of(model: Any) -> dict[str, Any]:
+    """Which base model was trained, as far as its configuration tells."""
+    config = getattr(model, "config", None)
+    return {
+        "name": getattr(config, "_name_or_path", None),
+        "revision": getattr(config, "_commit_hash", None),
+    }
+
+
+def libraries() -> dict[str, str]:
+    """Releases of the libraries that a resume depends on."""
+    found = {}
+    for name in ("torch", "transformers", "peft", "accelerate", "lora-supervisor"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
