@@ -110,7 +110,7 @@ def join(
         starter = Starter(job, _connected(job, world, stand), wanted.run_id, board.directory, board.control, held)
         return Node(wanted.run_id, memory, starter)
 
-    member = Member(line, world.inbox.fd, heard, opened, world.tell)
+    member = Member(line, world.inbox.fd, heard, opened, world.tell, stand.node)
     try:
         return _stay(job, world, stand, member, at)
     finally:

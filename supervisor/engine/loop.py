@@ -358,7 +358,8 @@ class Loop:
         if self._allocation.no_kill and self._team.was_complete and accumulation is not None:
             self.crew.go_on_without(absent)
             self.world = left
-            detail = f"{missing} did not come back: {left.nodes} nodes go on, with the same batch"
+            rest = f"{left.nodes} nodes go on" if left.nodes > 1 else "one node goes on"
+            detail = f"{missing} did not come back: {rest}, with the same batch"
             self._write("adapted", nodes=left.nodes, accumulation=accumulation, detail=detail)
             return
         attempt = None if self._team.was_complete else self.ledger.attempts + 1

@@ -46,6 +46,7 @@ class Member:
         heard: asks for what signals mean: the wish, and who made it.
         open: makes this node's part of a run, once the leader has said which.
         tell: shown every change, for people.
+        number: of this node.
         wanted: what the leader wants; None before it said so.
         node: this node's part; None before that.
         since_s: when this stay began, monotonic [s].
@@ -56,6 +57,7 @@ class Member:
     heard: Callable[[float], tuple[Wish, str]]
     open: Callable[[Wanted], Node]
     tell: Callable[[str, dict[str, object]], None]
+    number: int
     wanted: Wanted | None = None
     node: Node | None = None
     since_s: float = field(default_factory=time.monotonic)
@@ -105,12 +107,11 @@ class Member:
         match event:
             case Joined():
                 self._told, self._refused = None, None  # it knows nothing of us yet
-                self.tell("joined", {})
             case Refused(reason, _):
                 self._refused = self._refused or (now_s, reason)
                 self._refused = (self._refused[0], reason)
             case Lost(_, reason):
-                self.tell("leader_lost", {"reason": reason})
+                self.tell("leader_lost", {"reason": reason, "node": self.number})
             case Heard(_, frame) if frame.kind == WANTED:
                 wanted = Wanted.read(frame.fields)
                 if self.node is None or self.wanted is None or self.wanted.run_id != wanted.run_id:
@@ -174,7 +175,6 @@ class Member:
                     order.number, period=wanted.period, due_every=wanted.due_every, taken=max(0, wanted.taken)
                 ),
             )
-            self.tell("member_started", {"attempt": order.number, "processes": order.processes})
         except (OSError, SupervisorError) as error:
             self._unbegun = order.number, f"{type(error).__name__}: {error}"
             node.close()

@@ -70,8 +70,12 @@ class Team:
         assert self.crew is not None
         self._pumped_s = now_s
         news = self.crew.look(now_s)
-        if self.attendance_now() is Attendance.COMPLETE:
-            self.was_complete, self._missing_since_s = True, now_s
+        complete = self.attendance_now() is Attendance.COMPLETE
+        self.was_complete = self.was_complete or complete
+        if (
+            complete or self.node.present
+        ):  # who is missing during an attempt was lost in it, and is waited for afterwards
+            self._missing_since_s = now_s
         return news
 
     def attendance_now(self) -> Attendance:

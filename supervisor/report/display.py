@@ -36,6 +36,10 @@ def display(run_dir: Path, out: TextIO | None = None) -> Iterator[Tell]:
 def _said(word: str, facts: Mapping[str, Any], run_dir: Path) -> str | None:
     if word == "already_finished":
         return f"{run_dir} has finished already; nothing is left to do (`--fresh` starts anew)"
+    if word == "already_stopped":
+        return f"{run_dir} was stopped by its user in job {facts.get('job')}; a new submission goes on with it"
+    if word == "leader_lost":
+        return f"node {facts.get('node')}: the leader is not heard any more: {facts.get('reason')}"
     if word not in EVENTS:
         return None
     fields = {k: v for k, v in facts.items() if k not in ("event", "attempt")}

@@ -118,7 +118,8 @@ def event(record: Record) -> str | None:  # noqa: PLR0911, PLR0912 - one case pe
             return f"{head}training {origin(step, record.text('source'))}"
         case "checkpoint_committed":
             written = record.number("write_s")
-            return f"{head}checkpoint of step {step}" + (f" written in {written:.1f} s" if written is not None else "")
+            took = f" written in {written:.1f} s" if written is not None else ""
+            return f"{head}checkpoint of step {step}{took}{_stood_in(record.fields.get('stood_in'))}"
         case "checkpoint_rejected":
             return f"{one_line(record.text('path'))} set aside: {one_line(record.text('reason'))}"
         case "stop_asked":
@@ -132,9 +133,10 @@ def event(record: Record) -> str | None:  # noqa: PLR0911, PLR0912 - one case pe
         case "decision":
             return f"{head}{decided(record.text('decision'), record.number('delay_s'))}"
         case "requeued":
-            return "requeued"
+            successor = record.text("resubmitted")
+            return f"submitted again as job {one_line(successor)}" if successor else "requeued"
         case "adapted":
-            return f"{head}adapted"
+            return f"{head}adapted: {one_line(record.text('detail'))}"
         case "run_finished":
             return f"finished at {_at(step)}"
         case "run_gave_up":
@@ -164,6 +166,19 @@ def decided(decision: str | None, delay_s: float | None) -> str:
     """
     words = DECISIONS.get(decision or "", one_line(decision) or "nothing was decided")
     return f"{words} after {duration(delay_s)}" if decision == "restart" and delay_s else words
+
+
+def _stood_in(ranks: object) -> str:
+    """What a lost node took along.
+
+    >>> _stood_in([2, 3]), _stood_in(None)
+    ('; the random state of ranks 2, 3 went with their node, and another rank stands in', '')
+    """
+    if not isinstance(ranks, list) or not ranks:
+        return ""
+    named = f"rank{'s' if len(ranks) > 1 else ''} {', '.join(map(str, ranks))}"
+    whose = "their" if len(ranks) > 1 else "its"
+    return f"; the random state of {named} went with {whose} node, and another rank stands in"
 
 
 def _at(step: int | None) -> str:
