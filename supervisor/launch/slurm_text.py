@@ -24,6 +24,7 @@ _RANGE = re.compile(r"(\d+)(?:-(\d+))?", re.ASCII)
 #: Short states of nodes that run nothing, and will run nothing until somebody mends them.
 _UNUSABLE = ("down", "drain", "drng", "fail", "unk", "inval", "futr", "maint", "resv", "boot")
 _SIGNS: dict[Answer, tuple[str, ...]] = {
+    Answer.DONE: ("pending execution",),  # somebody else has requeued it
     Answer.DISABLED: ("presently disabled",),
     Answer.ABSENT: ("authentication", "credential", "unge", "configuration source", "No such file"),
     Answer.SILENT: (
@@ -37,7 +38,6 @@ _SIGNS: dict[Answer, tuple[str, ...]] = {
         "try again later",
         "temporarily unable",
         "ransport endpoint",
-        "pending execution",  # somebody has just requeued it; the next look shows it
     ),
 }
 

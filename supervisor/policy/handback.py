@@ -145,12 +145,15 @@ def next_step(facts: Facts) -> Step:
 
 def _seen(facts: Facts, seen: JobSeen) -> Step:
     """What follows once it is known how the job stands."""
-    fate = Fate.STOP if _cut_short(facts.before, seen) else ending(seen, facts.restart, "").fate
+    fate = ending(seen, facts.restart, "").fate
+    if fate is Fate.REQUEUE and facts.requeue is None and _cut_short(facts.before, seen):
+        fate = Fate.STOP
     if fate is Fate.QUEUED:
         by = "scontrol requeue" if facts.requeue is not None else "the scheduler did it"
         return Over("done", by, queued=True, seen=seen)
     if fate is Fate.STOP:
-        return Over("no", "the job was cancelled", cancelled=True)
+        # Once a requeue was asked for, this may be that requeue, on a release that counts it later.
+        return Over("no", "the job was cancelled", cancelled=facts.requeue is None)
     if seen.batch is False:
         return Over("no", "only batch jobs can be requeued, and this is none")
     if seen.may_requeue is False or (facts.requeue is not None and facts.requeue.answer is Answer.DISABLED):

@@ -2,6 +2,9 @@
 
 Folded from the journal, so they survive a requeue. A node is avoided, never condemned: a strike is forgotten
 after a day, and the job must still fit its partition.
+
+What this does *not* protect against: a partition of unlike nodes, of which only the excluded ones suit the job. It
+then waits until the strike has expired and somebody has submitted it again, or updated its ExcNodeList.
 """
 
 from __future__ import annotations

@@ -96,7 +96,7 @@ def test_where_scontrol_is_not_installed_nothing_can_be_asked() -> None:
         ("Requested operation is presently disabled for job 7", Answer.DISABLED),
         ("slurm_load_jobs error: Unable to contact slurm controller (connect failure)", Answer.SILENT),
         ("Unexpected message received for job 7", Answer.SILENT),
-        ("Job is pending execution for job 7", Answer.SILENT),
+        ("Job is pending execution for job 7", Answer.DONE),
         ("Invalid job id specified for job 7", Answer.REFUSED),
         # slurm_errno.c, the same from 21.08 to 25.11.
         ("Access/permission denied for job 7", Answer.REFUSED),

@@ -112,6 +112,9 @@ def test_a_cancellation_within_the_grace_of_a_preemption_is_seen_by_its_early_en
     assert isinstance(early, Over)
     assert (early.requeue, early.cancelled) == ("no", True)
     assert next_step(replace(facts, seen=replace(ended, end_s=115.0))) == Requeue()
+    again = next_step(replace(facts, seen=replace(ended, end_s=102.0, restarts=1)))
+    assert isinstance(again, Over)
+    assert (again.requeue, again.cancelled) == ("done", False)
     assert next_step(replace(facts, before=replace(before, end_s=None), seen=replace(ended, end_s=102.0))) == Requeue()
 
 
@@ -190,6 +193,7 @@ def test_a_scheduler_that_loses_questions_and_answers_gets_one_job_back_and_no_c
         assert slurm.requeues + slurm.submissions == 1
     if step.cancelled:
         assert slurm.job == GONE
+        assert slurm.requeues == 0
 
 
 def test_only_a_hold_that_nobody_wanted_is_let_go() -> None:

@@ -90,6 +90,19 @@ def test_a_job_puts_itself_back_and_starts_on_another_node_than_the_one_that_hur
     assert stay.shown("Restarts") == "1"
 
 
+def test_a_preempted_job_is_put_back_once_and_starts_when_there_is_room(cluster: Cluster, tmp_path: Path) -> None:
+    stay = Stay(cluster, tmp_path / "run", "-N1", "-t", "9")
+    node = stay.starts[0]["nodes"][0]
+    cluster.submit("-p", "high", "-w", node, "-c2", "--wrap", "exec sleep 1")
+    until(lambda: stay.verdict().get("requeue") == "done", "requeue", 30)
+    until(lambda: stay.shown("JobState") == "PENDING", "job in the queue", 30)
+    assert stay.shown("Restarts") == "1"
+    cluster.do("now", stay.job)
+    until(lambda: len(stay.starts) == 2, "second start")
+    until(lambda: stay.shown("JobState") == "COMPLETED", "end of the job", 30)
+    assert stay.shown("Restarts") == "1"
+
+
 def test_a_job_that_needs_every_node_gets_them_all_the_bad_one_too(cluster: Cluster, tmp_path: Path) -> None:
     stay = Stay(cluster, tmp_path / "run", "-N3", "-n3", arguments=("--struck",))
     stay.go()
