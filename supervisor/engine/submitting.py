@@ -15,7 +15,7 @@ from typing import Any
 from supervisor.engine.opening import Terms, check_directory, check_terms, history, is_done, write_whole
 from supervisor.engine.prefetching import is_prefetched
 from supervisor.engine.sweeping import Run, runs_of
-from supervisor.errors import JobError, OwnedError
+from supervisor.errors import DiskError, JobError, OwnedError
 from supervisor.job import Job, check_program, load_job
 from supervisor.job.file import apply_override, read_document
 from supervisor.journal import JOURNAL, read
@@ -106,7 +106,7 @@ def submit(
     )
     if dry_run:
         return made
-    first.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _make(first.run_dir)
     for run in runs:
         check_directory(run.job.run_dir)
         for name in ("control", "logs"):
@@ -126,6 +126,18 @@ def submit(
             record = Submitted(job_id, time.time(), receipt.cluster, str(control / "slurm.sbatch"))
             write_whole(run.job.run_dir / RECORD, record.encode())
     return Submission(job_id=receipt.job_id, run_dir=made.run_dir, script=text, runs=made.runs, remarks=made.remarks)
+
+
+def _make(directory: Path) -> None:
+    """Make the directory of a run, or of a sweep's runs.
+
+    Raises:
+        DiskError: that is refused.
+    """
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise DiskError(f"{directory}: {error.strerror}", "choose another with `run_dir`") from error
 
 
 def _check(job: Job, terms: Terms) -> bool:
@@ -190,6 +202,9 @@ def _refuse_owned(run_dir: Path, wait: Callable[[float], None], *, job_over: boo
 def _batch(job: Job, path: Path, overrides: Sequence[str], runs: Sequence[Run] | None, terms: Terms) -> Batch:
     if runs is not None and terms != Terms():
         raise JobError("a sweep's runs have no past", "give --fresh, --forgive or --accept-changes to one of them")
+    for place in (path.absolute(), Path.cwd()):
+        if not str(place).isprintable():
+            raise JobError(f"{str(place)!r} cannot be written into a script", "rename it")
     starts = sum(record.event == "run_started" for record in read(job.run_dir / JOURNAL))
     command = ["-m", "supervisor", "run", str(path.absolute())]
     for override in overrides:

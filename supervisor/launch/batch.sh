@@ -89,7 +89,8 @@ submit_anew() {
     say "job $job cannot be requeued ($why), so it is submitted anew"
     scontrol update JobId="$job" Requeue=0 2>/dev/null # for good: a job of its own goes on
     if successor=$(resubmit "$@"); then
-        successor=${successor%%;*}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}
+        successor=${successor##*$'\n'} successor=${successor%%;*}
+        successor=${successor//[!0-9]/}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}
         [ ! -e "$record" ] || sed -i 's/"job_id": "[^"]*"/"job_id": "'"$successor"'"/' "$record"
         put "$verdict" '{"requeue": "done", "reason": "resubmitted", "resubmitted": "%s"}' "$successor"
         say "job $successor goes on with it"

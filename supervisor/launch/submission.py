@@ -230,6 +230,6 @@ def _without_job(environment: Mapping[str, str], told: Sequence[str]) -> dict[st
     return {
         key: value
         for key, value in environment.items()
-        if key not in overruling
+        if key not in {*overruling, "SUPERVISOR_AFTER"}
         and (not key.startswith(("SLURM_", "SLURMD_", "SRUN_")) or key in ("SLURM_CONF", "SLURM_JWT"))
     }
