@@ -77,10 +77,10 @@ def holders(socket_paths: str) -> set[int]:
     """Pids that have a unix socket open whose path begins so."""
     table = Path("/proc/net/unix").read_text().splitlines()
     inodes = {f"socket:[{line.split()[6]}]" for line in table if line.split()[-1].startswith(socket_paths)}
-    found = set()
-    for process in Path("/proc").glob("[0-9]*"):
+    found: set[int] = set()
+    for process in Path("/proc").glob("[0-9]*") if inodes else ():
         try:
-            if inodes and any(str(fd.readlink()) in inodes for fd in (process / "fd").iterdir()):
+            if any(str(fd.readlink()) in inodes for fd in (process / "fd").iterdir()):
                 found.add(int(process.name))
         except OSError:
             continue

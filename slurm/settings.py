@@ -10,6 +10,10 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+#: MB that a node has at least, if the machine has: a training of two torch processes takes 2.5 GB of resident
+#: memory, and a job of one CPU gets half of what a node of two has.
+LEAST_MEMORY_MB = 6144
+
 #: By its first line a directory is known as a cluster's; no other is ever removed.
 MARK = "# one-machine SLURM of slurm/cluster\n"
 
@@ -141,6 +145,15 @@ def node_names(count: int) -> list[str]:
 def nodes_of(conf: str) -> list[str]:
     """The nodes that a slurm.conf names."""
     return re.findall(r"(?m)^NodeName=(\S+)", conf)
+
+
+def node_memory_mb(machine_mb: int, nodes: int) -> int:
+    """What a node has, unless it is said: its share of the machine, or a little more than that on a small one.
+
+    >>> node_memory_mb(24_000, 3), node_memory_mb(8_000, 3), node_memory_mb(4_000, 3)
+    (8000, 6144, 4000)
+    """
+    return min(machine_mb, max(machine_mb // nodes, LEAST_MEMORY_MB))
 
 
 def spool(base: Path, node: str) -> str:
