@@ -117,7 +117,14 @@ unrequested() {
 # The supervisors are the tasks, for tasks are what SLURM signals. What reaches only this script (--signal=B:USR1) is
 # passed on through SLURM, and not by srun: that kills its tasks at SIGTERM. A SIGTERM is not passed on: SLURM's own
 # reaches the tasks as well, and a late copy would meet the job's next start.
-trap 'scancel --quiet --signal=USR1 "$job" 2>/dev/null &' USR1 USR2
+pass_on() {
+    local pause
+    for pause in 0 1 2; do
+        sleep "$pause"
+        scancel --quiet --signal=USR1 "$job" && return
+    done
+}
+trap 'pass_on &' USR1 USR2
 trap : TERM HUP
 
 # One task on every node; that of the first leads. Since 22.05 srun does not inherit the CPUs of a task, and without
@@ -131,6 +138,9 @@ while :; do
     code=$?
     kill -0 "$srun_pid" 2>/dev/null || break # else a signal has interrupted the wait
 done
+
+# Nobody is left to be told, and what follows is not to be cut short: SLURM may signal every process of this script.
+trap '' TERM HUP USR1 USR2
 
 # The leader requeues the job itself. Where it could not (a container without scontrol), its verdict says so; an exit
 # code would not do, since srun reports the highest of all tasks. Without a verdict nothing is put back: a supervisor

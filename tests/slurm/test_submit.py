@@ -29,10 +29,11 @@ home={home}
 say() {{ mkdir -p "$run_dir/verdicts"; echo "{{\\"requeue\\": \\"$1\\", \\"reason\\": \\"$2\\"}}" >"$verdict"; }}
 run_dir=$(printf '%s\\n' "$@" | sed -n 's/^run_dir="\\(.*\\)"$/\\1/p')
 run_dir=${{run_dir:-$home/runs/job}}
-verdict=$run_dir/verdicts/$SLURM_JOB_ID-${{SLURM_RESTART_COUNT:-0}}.json
+restart=${{SLURM_RESTART_COUNT:-0}}
+verdict=$run_dir/verdicts/$SLURM_JOB_ID-$restart.json
 [ "$SLURM_NODEID" = 0 ] || exit 0
-printf '%s\\0' "$SLURM_JOB_ID" "${{SLURM_RESTART_COUNT:-0}}" "$@" >>"$home/calls"
-printf '\\n' >>"$home/calls"
+mkdir -p "$home/calls"
+printf '%s\\0' "$SLURM_JOB_ID" "$restart" "$@" >"$home/calls/$SLURM_JOB_ID-$restart"
 . "$home/acts"
 """
 
@@ -70,11 +71,11 @@ class Site:
         return done.stdout.strip()
 
     def calls(self) -> list[list[str]]:
-        try:
-            lines = (self.home / "calls").read_text().split("\0\n")
-        except FileNotFoundError:
-            return []
-        return [line.split("\0") for line in lines if line]
+        """Words of each call behind job and restart, in the order of those."""
+        files = (self.home / "calls").iterdir()
+        return sorted(
+            (path.read_text().split("\0")[:-1] for path in files), key=lambda words: (int(words[0]), words[1])
+        )
 
     def verdict(self, job: str, run: str = "job") -> str:
         try:
