@@ -106,13 +106,16 @@ def test_a_node_that_failed_takes_its_job_along_and_can_come_back(bereft: tuple[
 
 def test_a_node_that_fails_takes_along_what_had_left_its_parents_and_no_other_nodes_processes(own: Cluster) -> None:
     own.up("--nodes", "2")
-    own.submit("-N2", "--wrap", "srun -N2 -n2 sh -c 'setsid sleep 76543 & sleep 65432'")
+    job = own.submit("-N2", "--wrap", "srun -N2 -n2 sh -c 'setsid sleep 76543 & sleep 65432'")
     until(lambda: len(processes("76543")) == len(processes("65432")) == 2, "processes on both nodes")
     own.fail("n2")
     assert len(processes("76543")) == len(processes("65432")) == 1
     refused = own.call("fail", "n7")
     assert refused.returncode == 2
     assert "no node n7; there are n1, n2" in refused.stderr
+    own.back("n2")  # before SLURM has missed it
+    until(lambda: "Restarts=1" in own.job(job), "requeue", 10)
+    until(lambda: set(own.states()) == {"idle"}, "idle nodes", 30)
 
 
 def test_a_job_that_takes_more_than_its_memory_is_killed_for_it(cluster: Cluster, tmp_path: Path) -> None:
