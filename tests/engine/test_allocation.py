@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from harness import until
 
-from supervisor.engine.allocation import ASK_EVERY_S, Allocation
+from supervisor.engine.allocation import ASK_EVERY_S, FRESH_S, Allocation
 from supervisor.launch.slurm import Incarnation
 from supervisor.policy.causes import Cause
 from supervisor.policy.strikes import Strikes
@@ -175,6 +175,17 @@ def test_a_job_that_was_cancelled_after_its_reason_was_asked_for_is_not_requeued
     assert not any("requeue" in asked for asked in site.asked())
 
 
+def test_what_was_seen_a_while_ago_is_looked_at_again_before_the_requeue(site: Site) -> None:
+    job = Allocation(AT, site.base, site.write)
+    job.why("received SIGTERM")
+    seen_s = time.monotonic()
+    site.show(limit_s=60.0, state="COMPLETING")
+    until(lambda: time.monotonic() - seen_s > FRESH_S, "second")
+    assert not job.hand_back()
+    assert job.cancelled
+    assert site.asked() == ["show job -o 7"] * 2
+
+
 def test_where_scontrol_is_missing_the_batch_script_is_asked_to(site: Site) -> None:
     (site.base / "scontrol").unlink()
     job = Allocation(AT, site.base, site.write)
@@ -212,6 +223,29 @@ def test_a_scheduler_that_comes_back_finds_the_job_waiting_for_it(site: Site) ->
         "requeue 7",
         "show job -o 7",
     ]
+
+
+def test_a_job_that_nobody_has_begun_to_end_outwaits_its_kill(site: Site) -> None:
+    """It was RUNNING when it was seen; a scheduler that does not answer can end nothing."""
+    job = Allocation(AT, site.base, site.write)
+    job.why("received SIGTERM")
+    (site.base / "scontrol").rename(site.base / "back")
+    site.program("scontrol", f"[ -e {site.base}/one ] && exec {site.base}/back $@; : > {site.base}/one; {SILENCE}")
+    assert job.hand_back(noticed_s=time.monotonic() - 60.0)
+    assert site.verdict()["requeue"] == "done"
+
+
+def test_a_requeue_whose_answer_is_lost_is_not_repeated(site: Site) -> None:
+    job = Allocation(AT, site.base, site.write)
+    job.why("received SIGTERM")
+    site.program(
+        "scontrol",
+        f'if [ "$1" = requeue ]; then : > {site.base}/heard; echo "Zero Bytes were transmitted" >&2; exit 1; fi\n'
+        f"[ -e {site.base}/heard ] && echo 'JobId=7 JobName=a UserId=me(1) GroupId=me(1) JobState=PENDING Restarts=3'",
+    )
+    assert job.hand_back()
+    assert site.verdict() == {"requeue": "done", "reason": "scontrol requeue"}
+    assert [one for one in site.asked() if "requeue" in one] == ["scontrol requeue 7"]
 
 
 def test_a_job_that_may_not_be_requeued_is_submitted_once_more(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -254,6 +288,17 @@ def test_a_recorded_submission_is_repeated_word_for_word_and_named_anew(site: Si
     assert Allocation(AT, site.base, site.write).hand_back()
     assert site.asked()[-1].endswith(f" -p low {script} a b")
     assert json.loads(record.read_text())["job_id"] == "12"
+
+
+def test_a_record_of_another_job_is_not_repeated(site: Site) -> None:
+    site.show(limit_s=3600.0, more="Requeue=0")
+    site.program("sbatch", "echo 12")
+    script = site.base / "the script"
+    script.write_text("#!/bin/sh\n")
+    (site.base / "control").mkdir()
+    (site.base / "control" / "slurm.json").write_text(json.dumps({"job_id": "6", "script": str(script)}))
+    assert Allocation(AT, site.base, site.write).hand_back()
+    assert site.asked()[-1].endswith("/control/again-7.sbatch")
 
 
 def test_a_job_that_cannot_go_back_in_any_way_ends_with_the_reason(site: Site) -> None:
@@ -312,6 +357,16 @@ def test_struck_nodes_are_excluded_once_the_job_is_in_the_queue(site: Site) -> N
     assert job.hand_back(strikes=Strikes(nodes=("n1", "n4"), excluded=()))
     assert site.asked()[-2:] == ["sinfo -h -N -p low -o %N %t", "update jobid=7 ExcNodeList=n3,n1,n4"]
     assert (site.events, site.fields[1]["excluded"]) == (["requeued", "adapted"], ["n1", "n4"])
+
+
+def test_a_job_of_several_nodes_keeps_room_for_all_of_them(site: Site) -> None:
+    """While it is COMPLETING, SLURM counts only the nodes that have not ended it yet."""
+    job = Allocation(Incarnation("7", 2, nodes=("n1", "n2", "n3")), site.base, site.write)
+    site.show(limit_s=3600.0, more="Requeue=1 Partition=low NumNodes=1")
+    job.why("received SIGTERM")
+    assert job.hand_back(strikes=Strikes(nodes=("n1",)))
+    assert not any(one.startswith("update") for one in site.asked())
+    assert site.events == ["requeued"]
 
 
 def test_an_expired_strike_frees_its_node_and_leaves_the_users_own_exclusion(site: Site) -> None:

@@ -118,6 +118,24 @@ def test_a_cancellation_within_the_grace_of_a_preemption_is_seen_by_its_early_en
     assert next_step(replace(facts, before=replace(before, end_s=None), seen=replace(ended, end_s=102.0))) == Requeue()
 
 
+def test_after_a_requeue_that_may_have_been_heard_nothing_is_taken_for_a_cancellation() -> None:
+    """A release that counts restarts later would show the requeue itself as one."""
+    silence = Said(Answer.SILENT, "no answer")
+    over = next_step(Facts(seen=GONE, requeue=silence, left_s=20.0))
+    assert isinstance(over, Over)
+    assert (over.requeue, over.cancelled) == ("no", False)
+    preempted = replace(RUNNING, preempted_s=100.0, end_s=115.0)
+    early = replace(preempted, state="COMPLETING", end_s=102.0)
+    assert next_step(Facts(before=preempted, seen=early, requeue=silence, left_s=20.0)) == Requeue()
+
+
+def test_an_interactive_job_and_one_without_time_are_left_as_they_are() -> None:
+    over = next_step(Facts(seen=replace(RUNNING, batch=False), left_s=20.0))
+    assert isinstance(over, Over)
+    assert (over.requeue, "only batch jobs" in over.reason) == ("no", True)
+    assert next_step(Facts(seen=RUNNING, left_s=0.5)) == Over("wanted", "too little time was left")
+
+
 @dataclass
 class Slurm:
     """A scheduler that does what it is told and may lose the question or the answer.
