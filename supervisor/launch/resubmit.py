@@ -127,7 +127,7 @@ def recorded(run_dir: Path, at: Incarnation) -> Script | None:
         told: Any = json.loads((run_dir / "control" / "slurm.json").read_text())
     except (OSError, ValueError):
         return None
-    if not isinstance(told, dict) or str(told.get("job_id")) not in (at.job_id, at.task.partition("_")[0]):
+    if not isinstance(told, dict) or str(told.get("job_id")) not in (at.job_id, at.task, at.task.partition("_")[0]):
         return None
     path = told.get("script")
     if not isinstance(path, str) or not Path(path).is_file():

@@ -255,7 +255,7 @@ def test_a_signal_that_reaches_only_the_batch_script_reaches_the_supervisor_too(
     site.acts("trap 'echo heard USR1; say no drained; exit 0' USR1; echo ready; while :; do sleep 0.1; done")
     job = site.submit()
     until(lambda: "ready" in site.log(), "program")
-    cluster.slurm("scancel", "--batch", "--signal=TERM", job)
+    cluster.slurm("scancel", "--batch", "--signal=USR1", job)
     site.wait_over(job, "COMPLETED")
     assert "heard USR1" in site.log()
 
