@@ -6,9 +6,11 @@ import time
 from pathlib import Path
 
 from supervisor.errors import OwnedError
+from supervisor.launch.slurm import cancel
 from supervisor.lease import read_lease
 from supervisor.owner import Life, life, this_process
 from supervisor.report.find import check_run
+from supervisor.report.queue import ask, jobs_of, queue_of
 from supervisor.watch.requests import ask_stop
 
 #: A drain takes at most a few seconds; an owner that is silent for longer is reported.
@@ -27,11 +29,11 @@ def stop(run_dir: Path, *, wait: bool) -> str:
 
     Raises:
         JobError: the directory holds no run.
-        OwnedError: nobody runs it, or its owner does not answer.
+        OwnedError: nobody runs it and no job of it waits, or its owner does not answer.
     """
     check_run(run_dir)
     if not _owned(run_dir):
-        raise OwnedError(f"nobody runs {run_dir} now", "`supervisor status` tells where it stands")
+        return _cancel(run_dir)
     ask_stop(run_dir, time.time())
     if not wait:
         return f"{run_dir} was asked to stop"
@@ -43,6 +45,25 @@ def stop(run_dir: Path, *, wait: bool) -> str:
             )
         time.sleep(0.1)
     return f"{run_dir} has stopped; `supervisor run` goes on from there"
+
+
+def _cancel(run_dir: Path) -> str:
+    """Take the job of a run that only waits in the queue out of it.
+
+    Raises:
+        OwnedError: it does not wait there, or may not be taken out.
+    """
+    jobs = jobs_of(run_dir)
+    waiting = queue_of(jobs, ask(jobs)) if jobs else None
+    if waiting is None or waiting.over:
+        raise OwnedError(f"nobody runs {run_dir} now", "`supervisor status` tells where it stands")
+    cluster = next((job.cluster for job in jobs if job.job_id == waiting.job_id), None)
+    said = cancel(waiting.job_id, cluster)
+    if not said.ok:
+        raise OwnedError(
+            f"job {waiting.job_id} waits in the queue and was not cancelled: {said.words}", "try `scancel`"
+        )
+    return f"job {waiting.job_id}, which waited in the queue, is cancelled; `supervisor submit` goes on with {run_dir}"
 
 
 def _owned(run_dir: Path) -> bool:

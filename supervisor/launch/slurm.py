@@ -172,6 +172,12 @@ def addresses(names: Sequence[str]) -> dict[str, str]:
     return {name: told.get(name, name) for name in names}
 
 
+def cancel(task: str, cluster: str | None = None) -> Said:
+    """Take a job out of the queue for good, as its user would."""
+    said = run("scancel", *(["-M", cluster] if cluster is not None else []), task)
+    return said if isinstance(said, Said) else Said(Answer.DONE)
+
+
 def run(
     program: str, *arguments: str, timeout_s: float = ASK_S, environment: Mapping[str, str] | None = None
 ) -> str | Said:
