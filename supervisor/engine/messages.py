@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from supervisor.board.pages import Beat, Phase
 from supervisor.board.slots import Identity
@@ -21,6 +23,8 @@ from supervisor.policy.causes import RankEnd
 from supervisor.policy.lifecycle import Gang
 
 WANTED, SEEN, PART, PARTED = "wanted", "seen", "part", "parted"
+
+T = TypeVar("T")
 
 
 class MessageError(ValueError):
@@ -77,8 +81,8 @@ class Wanted:
             told["order"] = None if told["order"] is None else _read_order(told["order"])
             if told["part"] is not None:
                 number, identity = told["part"]
-                told["part"] = (int(number), _identity(identity))
-            return Wanted(**told)
+                told["part"] = (_whole(number), _identity(identity))
+            return _typed(Wanted(**told))
         except (KeyError, TypeError, ValueError) as error:
             raise MessageError(f"not what a leader wants: {error}") from error
 
@@ -134,17 +138,19 @@ class Seen:
             MessageError: it is something else.
         """
         try:
-            ends = tuple(RankEnd(**{**end, "bases": tuple(end["bases"])}) for end in fields["ends"])
-            return Seen(
-                attempt=int(fields["attempt"]),
-                gang=Gang(fields["gang"]),
-                beats=tuple(Beat(*values) for values in fields["beats"]),
-                whole=tuple(_identity(one) for one in fields["whole"]),
-                lingers=bool(fields["lingers"]),
-                failure=fields["failure"],
-                testimony=Testimony(bool(fields["finished"]), ends, fields["launcher"]),
-                notice=fields["notice"],
-                stop=bool(fields["stop"]),
+            ends = tuple(_typed(RankEnd(**{**end, "bases": _names(end["bases"])})) for end in _many(fields["ends"]))
+            return _typed(
+                Seen(
+                    attempt=fields["attempt"],
+                    gang=Gang(fields["gang"]),
+                    beats=tuple(_beat(values) for values in _many(fields["beats"])),
+                    whole=tuple(_identity(one) for one in _many(fields["whole"])),
+                    lingers=fields["lingers"],
+                    failure=fields["failure"],
+                    testimony=_typed(Testimony(fields["finished"], ends, fields["launcher"])),
+                    notice=fields["notice"],
+                    stop=fields["stop"],
+                )
             )
         except (KeyError, TypeError, ValueError) as error:
             raise MessageError(f"not how a node is: {error}") from error
@@ -177,9 +183,60 @@ def _read_order(told: Mapping[str, Any]) -> AttemptOrder:
     checkpoint, identity = start["checkpoint"], start["identity"]
     start["checkpoint"] = None if checkpoint is None else Path(checkpoint)
     start["identity"] = None if identity is None else _identity(identity)
-    return AttemptOrder(**{**told, "start": Start(**start), "rendezvous": Rendezvous(**told["rendezvous"])})
+    rendezvous = _typed(Rendezvous(**told["rendezvous"]))
+    return _typed(AttemptOrder(**{**told, "start": _typed(Start(**start)), "rendezvous": rendezvous}))
 
 
 def _identity(values: Sequence[int]) -> Identity:
-    lineage, step, trained, attempt = (int(value) for value in values)
+    lineage, step, trained, attempt = (_whole(value) for value in _many(values))
     return lineage, step, trained, attempt
+
+
+def _whole(value: Any) -> int:
+    if type(value) is not int:
+        raise TypeError(f"{value!r} is no whole number")
+    return value
+
+
+def _many(values: Any) -> Sequence[Any]:
+    if not isinstance(values, list | tuple):
+        raise TypeError(f"{values!r} is no list")
+    return values
+
+
+def _names(values: Any) -> tuple[str, ...]:
+    if not all(isinstance(value, str) for value in _many(values)):
+        raise TypeError(f"{values!r} are no names")
+    return tuple(values)
+
+
+_BEAT = tuple(type(value) for value in astuple(Beat(phase=0, trained=0)))
+
+
+def _beat(values: Sequence[Any]) -> Beat:
+    if tuple(map(type, values)) != _BEAT:  # of all that is sent the most: a rank's every second
+        raise TypeError(f"{values!r} is no beat")
+    return Beat(*values)
+
+
+def _typed(made: T) -> T:
+    """The same value, whose plain fields are of the types that its class declares.
+
+    Raises:
+        TypeError: they are not.
+    """
+    for name, kinds in _plain_types(type(made)):  # type: ignore[arg-type]  # a class is hashable
+        value = getattr(made, name)
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            raise TypeError(f"{name} is {value!r}")
+    return made
+
+
+@cache
+def _plain_types(of: type) -> list[tuple[str, tuple[type, ...]]]:
+    found = []
+    for name, declared in get_type_hints(of).items():
+        kinds = get_args(declared) if isinstance(declared, UnionType) else (declared,)
+        if all(isinstance(kind, type) for kind in kinds):  # tuples are looked at where they are made
+            found.append((name, (*kinds, int) if float in kinds else kinds))
+    return found
