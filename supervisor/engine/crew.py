@@ -60,9 +60,11 @@ class Crew:
         self._hub, self.nodes, self._wanted, self._accept = hub, nodes, wanted, accept
         self.losses: list[Loss] = []
         self._refusals: list[str] = []
+        self._sent_away: dict[int, str] = {}  # what was said of it; they come again and again
         self._notices: list[tuple[str, str]] = []
         self._stops: list[str] = []
         self._seen: dict[int, Seen] = {}
+        self._there: set[int] = set()
         self._hosts: dict[int, str] = {}
         self._gathering: Gathering | None = None
         self._number = 0
@@ -108,10 +110,10 @@ class Crew:
                 self._join(node, fields)
             case Lost(node, reason):
                 self._lose(node, reason)
-            case Heard(node, frame):
+            case Heard(node, frame) if node in self._there:  # one that was sent away may have said more before it left
                 try:
                     return self._hear(node, frame)
-                except (MessageError, KeyError, TypeError, ValueError) as error:
+                except (MessageError, KeyError, TypeError, ValueError, OverflowError) as error:
                     self._hub.drop(node, f"not understood: {error}")
                     self._lose(node, f"what it said was not understood: {error}")
         return True
@@ -120,18 +122,26 @@ class Crew:
         host = str(fields.get("host", "?"))
         wrong = self._accept(fields) if node in self._members else f"the run goes on without node {node}"
         if wrong is not None:
-            self._refusals.append(f"node {node} ({host}): {wrong}")
+            words = f"node {node} ({host}): {wrong}"
+            if self._sent_away.get(node) != words:
+                self._sent_away[node] = words
+                self._refusals.append(words)
             self._hub.drop(node, wrong)
             return
+        self._sent_away.pop(node, None)
         self._hosts[node] = host
         self._ended.discard(node)
         self._seen.pop(node, None)
+        self._there.add(node)
+        if self._gathering is not None and node in self._gathering.awaited:
+            self._gathering.problem = NoPart(f"node {node} came back over a new connection", again=True)
         self._post(node)
 
     def _lose(self, node: int, reason: str) -> None:
         self._seen.pop(node, None)
         if not reason.startswith("silent"):
             self._ended.add(node)
+        self._there.discard(node)
         if self._gathering is not None and node in self._gathering.awaited:
             self._gathering.problem = NoPart(f"node {node} was lost", again=True)
         if self._under_way and not self._is_lost(node) and node in self._members:

@@ -66,7 +66,7 @@ class Member:
     _told: Seen | None = None
     _told_at_s: float = 0.0
     _unbegun: tuple[int, str | None] | None = None  # an attempt that was not begun here, and why not
-    _answered: int = 0
+    _answered: tuple[int, int] = (0, 0)  # epoch of the leader that asked for a part last, and its number
     _refused: tuple[float, str] | None = None
     _parting: ExitCode | None = None
 
@@ -106,14 +106,14 @@ class Member:
     def _take(self, event: Event, now_s: float) -> None:
         match event:
             case Joined():
-                self._told, self._refused = None, None  # it knows nothing of us yet
+                self._told = None  # it knows nothing of us yet; whether it wants us, it says next
             case Refused(reason, _):
                 self._refused = self._refused or (now_s, reason)
                 self._refused = (self._refused[0], reason)
             case Lost(_, reason):
                 self.tell("leader_lost", {"reason": reason, "node": self.number})
             case Heard(_, frame) if frame.kind == WANTED:
-                wanted = Wanted.read(frame.fields)
+                wanted, self._refused = Wanted.read(frame.fields), None
                 if self.node is None or self.wanted is None or self.wanted.run_id != wanted.run_id:
                     self._leave_run()
                     self.node = self.open(wanted)
@@ -126,7 +126,7 @@ class Member:
             self.node.end()
             self.node.close()
             self.node.memory.close(remove=True)
-            self.node = None
+            self.node, self._unbegun = None, None
 
     # -- obeying
 
@@ -191,7 +191,7 @@ class Member:
     # -- this node's part of a checkpoint
 
     def _part(self, node: Node, wanted: Wanted) -> None:
-        if wanted.part is None or wanted.part[0] == self._answered:
+        if wanted.part is None or (wanted.epoch, wanted.part[0]) == self._answered:
             return
         number, identity = wanted.part
         wholes = node.memory.wholes()
@@ -228,7 +228,8 @@ class Member:
         self._parted(number, None, again=False)
 
     def _parted(self, number: int, problem: str | None, *, again: bool) -> None:
-        self._answered = number
+        assert self.wanted is not None
+        self._answered = self.wanted.epoch, number
         self.line.send(Frame(PARTED, {"number": number, "problem": problem, "again": again}))
 
     # -- telling
@@ -248,7 +249,7 @@ class Member:
         if node is None:
             return Seen(notice=notice, stop=stop)
         whole = tuple(one.identity for one in node.memory.wholes())
-        if self._unbegun is not None and (node.order is None or self._unbegun[0] > node.order.number):
+        if self._unbegun is not None and (node.order is None or self._unbegun[0] >= node.order.number):
             number, failure = self._unbegun
             gang = Gang.GONE if failure is None or (self.wanted is not None and self.wanted.kill) else Gang.BROKEN
             return Seen(attempt=number, gang=gang, whole=whole, failure=failure, notice=notice, stop=stop)

@@ -39,6 +39,8 @@ class Team:
         gang: the workers of all.
         scheduled: in a scheduler's job, where nobody starts a supervisor a second time.
         was_complete: every node has been there once.
+        join_s: how long nodes may take to join at the start [s].
+        rejoin_s: how long one that was lost may take to come back [s].
     """
 
     node: Node
@@ -46,6 +48,8 @@ class Team:
     scheduled: bool = False
     gang: Gang = Gang.NONE
     was_complete: bool = False
+    join_s: float = JOIN_S
+    rejoin_s: float = REJOIN_S
     _killing: bool = False
     _missing_since_s: float = field(default_factory=time.monotonic)
     _pumped_s: float = 0.0
@@ -83,9 +87,9 @@ class Team:
         if self.crew is None:
             return Attendance.COMPLETE
         waited_s = time.monotonic() - self._missing_since_s
-        patience_s = REJOIN_S if self.was_complete else JOIN_S
+        patience_s = self.rejoin_s if self.was_complete else self.join_s
         if self.scheduled and self.was_complete and self.crew.ended:
-            patience_s = ENDED_S
+            patience_s = min(patience_s, ENDED_S)
         return attendance(self.crew.absent(), waited_s, patience_s)
 
     def wait(self, fds: Sequence[int], timeout_s: float) -> None:
@@ -149,8 +153,8 @@ class Team:
         self.look(time.monotonic())
 
     def close_attempt(self) -> None:
-        """The attempt has been dealt with."""
-        self._killing = False
+        """The attempt has been dealt with: whoever is missing from now on has been so since now."""
+        self._killing, self._missing_since_s = False, time.monotonic()
         self.node.close()
         if self.crew is not None:
             self.crew.close_attempt()
