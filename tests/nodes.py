@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass, field
 
-from harness import Run, until
+from harness import Run, send, until
 
+from supervisor.board.environment import MARKER, marker
 from supervisor.board.pages import CONTROL, Beat, Control
-from supervisor.board.store import PREFIX
-from supervisor.launch.processes import free_port
+from supervisor.board.store import board_name
+from supervisor.launch.processes import free_port, marked
 from supervisor.owner import start_ticks
 
 
@@ -30,9 +32,9 @@ class Nodes(Run):
             self.members[node] = self.start_node(node, *flags)
         return self
 
-    def start_node(self, node: int, *flags: str) -> subprocess.Popen[bytes]:
+    def start_node(self, node: int, *flags: str, job: str = "job.yaml") -> subprocess.Popen[bytes]:
         told = ["--node-rank", str(node), "--nodes", str(self.count), "--leader", f"127.0.0.1:{self.port}"]
-        command = [sys.executable, "-m", "supervisor", "run", str(self.base / "job.yaml"), *told, *flags]
+        command = [sys.executable, "-m", "supervisor", "run", str(self.base / job), *told, *flags]
         with (self.base / ("supervisor.log" if node == 0 else f"supervisor-{node}.log")).open("ab") as log:
             return subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, **self.environment}
@@ -44,14 +46,14 @@ class Nodes(Run):
 
     def supervisors(self) -> list[subprocess.Popen[bytes]]:
         assert self.process is not None
-        return [self.process, *self.members.values()]
+        return [self.process, *(self.members[n] for n in sorted(self.members))]
 
     def pids(self) -> list[int]:
         return [*(one.pid for one in self.supervisors()), *self.workers()]
 
     def beats_of(self, node: int) -> list[Beat]:
         try:
-            board = self.board().with_name(PREFIX + self.run_id() + (f"-n{node}" if node else ""))
+            board = self.board().with_name(board_name(self.run_id(), node))
             control = Control(board / CONTROL)
         except (OSError, IndexError, ValueError):
             return []
@@ -66,6 +68,25 @@ class Nodes(Run):
     def workers_of(self, node: int) -> list[int]:
         """Ranks of a node that live."""
         return [beat.pid for beat in self.beats_of(node) if beat.pid and start_ticks(beat.pid)]
+
+    def processes_of(self, node: int) -> list[int]:
+        """All processes of a node's attempts: launcher, ranks, and what they started."""
+        return [
+            pid
+            for attempt in range(1, len(self.journal("attempt_started")) + 1)
+            for pid in marked(f"{MARKER}={marker(self.run_id(), attempt, node)}")
+        ]
+
+    def kill_node(self, node: int) -> None:
+        """SIGKILL to all of a node, its supervisor first."""
+        supervisor = self.supervisors()[node]
+        for pid in [supervisor.pid, *self.processes_of(node)]:
+            send(pid, signal.SIGKILL)
+        supervisor.wait(30)
+
+    def words(self) -> str:
+        """What all supervisors said."""
+        return "\n".join(f"{log.name}:\n{log.read_text(errors='replace')}" for log in self.base.glob("supervisor*.log"))
 
     def until_gone(self, pids: list[int], patience_s: float) -> None:
         until(lambda: not any(start_ticks(pid) for pid in pids), "end of the workers", patience_s)

@@ -133,7 +133,7 @@ def _stay(job: Job, world: World, stand: Stand, member: Member, at: Incarnation 
         else:
             over = meeting.find(job.run_dir, stand.allocation) if stand.allocation else None
             if isinstance(over, meeting.Over) and (member.node is None or not member.node.present):
-                return ExitCode(over.code)
+                return over.code
             if member.wanted is None and (member.overdue or member.wish is not Wish.GO_ON):
                 return ExitCode.STOPPED if member.wish in (Wish.STOP, Wish.KILL) else ExitCode.HANDED_BACK
             if member.wanted is not None and member.node is not None:

@@ -1,12 +1,13 @@
-"""Where the members find their leader: `control/leader.json` in the run directory, readable by its owner only.
+"""Where the members find their leader: `control/leader*.json` in the run directory, readable by its owner only.
 
 It holds the address and the token of the leader's link, or the exit code with which a leader left that
-had nothing to lead: a run that has finished, a job file that was refused. What is there speaks for one
-allocation only; an older one's is no answer.
+had nothing to lead: a run that has finished, a job file that was refused. Each allocation has a file of its
+own: one that finds the run led elsewhere says so to its members, and to nobody else's.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import socket
 from dataclasses import dataclass
@@ -14,9 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from supervisor.engine.opening import write_whole
+from supervisor.errors import ExitCode
 from supervisor.link.address import Address
-
-_FILE = "leader.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Over:
         code: its exit code.
     """
 
-    code: int
+    code: ExitCode
 
 
 def announce(run_dir: Path, allocation: str, what: Address | Over) -> None:
@@ -38,8 +38,8 @@ def announce(run_dir: Path, allocation: str, what: Address | Over) -> None:
     """
     directory = run_dir / "control"
     directory.mkdir(mode=0o700, exist_ok=True)
-    told = {"over": what.code} if isinstance(what, Over) else {"address": what.encode()}
-    write_whole(directory / _FILE, json.dumps({"allocation": allocation, **told}))
+    told = {"over": int(what.code)} if isinstance(what, Over) else {"address": what.encode()}
+    write_whole(directory / _name(allocation), json.dumps({"allocation": allocation, **told}))
 
 
 def find(run_dir: Path, allocation: str) -> Address | Over | None:
@@ -48,13 +48,17 @@ def find(run_dir: Path, allocation: str) -> Address | Over | None:
     Opened by its own name each time, since on NFS a listing may be a minute old.
     """
     try:
-        told: Any = json.loads((run_dir / "control" / _FILE).read_bytes())
-    except (OSError, ValueError):
+        told: Any = json.loads((run_dir / "control" / _name(allocation)).read_bytes())
+    except (OSError, ValueError, RecursionError):
         return None
     if not isinstance(told, dict) or told.get("allocation") != allocation:
         return None
     code = told.get("over")
-    return Over(code) if isinstance(code, int) else Address.parse(told.get("address"))
+    return Over(ExitCode(code)) if code in list(ExitCode) else Address.parse(told.get("address"))
+
+
+def _name(allocation: str) -> str:
+    return f"leader-{allocation}.json" if allocation else "leader.json"
 
 
 def own_host(peer: str) -> str:
@@ -64,9 +68,12 @@ def own_host(peer: str) -> str:
         peer: its name or address.
 
     Raises:
-        OSError: the name is not known, or there is no way to it.
+        OSError: the name is not known or is none, or there is no way to it.
     """
-    family, kind, protocol, _, where = socket.getaddrinfo(peer, 9, type=socket.SOCK_DGRAM)[0]
+    try:
+        family, kind, protocol, _, where = socket.getaddrinfo(peer, 9, type=socket.SOCK_DGRAM)[0]
+    except UnicodeError as error:  # a part of it is empty or too long
+        raise OSError(errno.EINVAL, "it is no host's name") from error
     with socket.socket(family, kind, protocol) as probe:
         probe.connect(where)  # nothing is sent: the kernel chooses the way, and with it our address
         return str(probe.getsockname()[0])

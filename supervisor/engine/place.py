@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -87,14 +88,15 @@ def _told(job: Job, options: Options) -> Stand:
     if nodes == 1:
         return Stand()
     host, colon, port = (options.leader or "").rpartition(":")
-    if not colon or not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 1 << 16:
+    if not colon or not host or not re.fullmatch("[0-9]{1,5}", port) or not 0 < int(port) < 1 << 16:
         raise JobError(
             f"--leader {options.leader or ''} names no address", "give the first node's, such as --leader node1:29400"
         )
     try:
         found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)[0][4]
-    except OSError as error:
-        raise MachineError(f"--leader {options.leader}: {error.strerror}", "give a name that resolves") from error
+    except (OSError, UnicodeError) as error:  # UnicodeError: a part of it is empty or too long
+        why = error.strerror if isinstance(error, OSError) else "it is no host's name"
+        raise MachineError(f"--leader {options.leader}: {why}", "give a name that resolves") from error
     return Stand(rank, nodes, "", str(found[0]), int(port))
 
 

@@ -132,19 +132,24 @@ def run(job: Job, terms: Terms, inbox: Inbox, tell: Tell, options: Options | Non
         return join(job, world, stand, at=incarnation(os.environ), roots=board_roots(), room=room)
     if stand.nodes == 1:
         return _lead(job, terms, world, stand)
-    code = int(ExitCode.BUG)
+    code = ExitCode.BUG
     try:
-        code = int(_lead(job, terms, world, stand))
+        code = _lead(job, terms, world, stand)
     except SupervisorError as error:
-        code = int(error.exit_code)
+        code = error.exit_code
         raise
     finally:
         _say_over(job, stand, code)
-    return ExitCode(code)
+    return code
 
 
-def _say_over(job: Job, stand: Stand, code: int) -> None:
-    """Members that have not joined, or come back later, learn that there is nobody to come to."""
+def _say_over(job: Job, stand: Stand, code: ExitCode) -> None:
+    """Members that have not joined, or come back later, learn that there is nobody to come to.
+
+    Outside of a scheduler nobody asks, and the file may be that of another leader, which has the run.
+    """
+    if not stand.allocation:
+        return
     try:
         announce(job.run_dir, stand.allocation, Over(code))
     except OSError:
@@ -207,6 +212,7 @@ def _owned(job: Job, terms: Terms, world: World, stand: Stand, lease: Lease) -> 
     _check_processes(before, terms, world)
     opened = open_run(job, journal, before, terms)
     adopt_orphans()
+    crew = _crew(job, world, stand, lease, opened.run_id) if world.nodes > 1 else None
     board = Board(opened.run_id, world.processes, board_roots(), room, anonymous=lease.owner.job is not None)
     memory = Memory(board, admit=lambda _size: None)
     loop = Loop(
@@ -218,7 +224,7 @@ def _owned(job: Job, terms: Terms, world: World, stand: Stand, lease: Lease) -> 
         lease=lease,
         memory=memory,
         accept_changes=terms.accept_changes,
-        crew=_crew(job, world, stand, lease, opened.run_id) if world.nodes > 1 else None,
+        crew=crew,
     )
     memory.admit = lambda size: admit(job.run_dir, size, first=not loop.ledger.committed)
     keep = True
