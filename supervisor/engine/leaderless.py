@@ -16,6 +16,7 @@ import os
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -175,7 +176,8 @@ def _claimed(run_dir: Path, epoch: int, number: int) -> bool:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except OSError:
         return False
-    os.write(descriptor, json.dumps({"node": number, "host": socket.gethostname()}).encode())
+    with suppress(OSError):  # for people; on a full disk the file is there without it
+        os.write(descriptor, json.dumps({"node": number, "host": socket.gethostname()}).encode())
     os.close(descriptor)
     return True
 
