@@ -76,9 +76,8 @@ class Team:
         news = self.crew.look(now_s)
         complete = self.attendance_now() is Attendance.COMPLETE
         self.was_complete = self.was_complete or complete
-        if (
-            complete or self.node.present
-        ):  # who is missing during an attempt was lost in it, and is waited for afterwards
+        # Who is missing during an attempt was lost in it, and is waited for afterwards.
+        if complete or self.node.present:
             self._missing_since_s = now_s
         return news
 

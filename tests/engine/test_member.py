@@ -84,7 +84,7 @@ def scripted(fails: Exception | None = None) -> Iterator[Script]:
     line = Line(lambda: Address(*hub.address, token), {"node": 1})
     script = Script(
         hub,
-        Member(line, reader, lambda _now_s: (Wish.GO_ON, ""), opened, lambda *_: None),
+        Member(line, reader, lambda _now_s: (Wish.GO_ON, ""), opened, lambda *_: None, 1),
         nodes,  # type: ignore[arg-type, return-value]
     )
     try:
