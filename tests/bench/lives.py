@@ -76,21 +76,28 @@ def await_moment(run: Run, moment: Moment, attempt: int) -> None:
             time.sleep(0.02 * moment.share)
 
 
-def fresh_run(base: Path, *, standby: bool = False, checkpoint: dict[str, str] | None = None) -> Run:
-    """A run of its own directory.
+def fresh_run(
+    base: Path,
+    *,
+    standby: bool = False,
+    checkpoint: dict[str, str] | None = None,
+    args: dict[str, float] = ARGS,
+    nodes: int = 1,
+) -> Run:
+    """A run of its own directory, of two ranks on one node or on two.
 
     Every step's snapshot is asked for: `auto` takes fewer where a busy machine makes them dear,
     and then a kill may cost the steps between two of them.
     """
-    launch = {"processes_per_node": 2, "standby": "on" if standby else "off"}
+    launch = {"nodes": nodes, "processes_per_node": 2 // nodes, "standby": "on" if standby else "off"}
     checkpoint = {"snapshot": "1 step", **(checkpoint or {})}
     recovery = {"max_barren": 20, "grace": "15 s"}
-    return Run(base, args=ARGS, job={"recovery": recovery, "launch": launch, "checkpoint": checkpoint})
+    return Run(base, args=args, job={"recovery": recovery, "launch": launch, "checkpoint": checkpoint})
 
 
-def undisturbed(base: Path) -> tuple[dict[str, str], dict[int, str]]:
+def undisturbed(base: Path, args: dict[str, float] = ARGS) -> tuple[dict[str, str], dict[int, str]]:
     """Digests of the result, and of the adapter after every step, of a run that nothing happens to."""
-    run = fresh_run(base)
+    run = fresh_run(base, args=args)
     assert run.run() == 0, run.said()
     found = run.digests(), {line["step"]: line["digest"] for line in run.trace()}
     shutil.rmtree(base)

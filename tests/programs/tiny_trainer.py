@@ -4,7 +4,8 @@ Usage: tiny_trainer.py --out DIR --max_steps N [--sleep SECONDS] ...
 
 At named points (`load`, `begin`, `substep-<n>`, `step-<n>`, `evaluation-<n>`, `trained`) it looks
 for a file of that name below `DIR/places`, and does what stands in it: `hold` waits there until
-the file is gone, `raise` has rank 0 raise once. So a fault is placed, not timed.
+the file is gone, `raise` has rank 0 raise once, `eat` has it take memory until it is killed.
+So a fault is placed, not timed.
 """
 
 from __future__ import annotations
@@ -54,6 +55,11 @@ class Places(TrainerCallback):
                 place.unlink()
                 raise RuntimeError(f"asked to fail at {point}")
             return
+        if place.read_text() == "eat":
+            if self.rank == 0:
+                place.unlink()
+                eat()
+            return
         (self.directory / f"{point}.reached-{self.rank}").write_text(os.environ.get("SUPERVISOR_ATTEMPT", ""))
         while place.exists():
             time.sleep(0.005)
@@ -69,6 +75,12 @@ class Places(TrainerCallback):
 
     def on_prediction_step(self, args, state, control, **kwargs) -> None:  # type: ignore[no-untyped-def]
         self.reach(f"evaluation-{state.global_step}")
+
+
+def eat() -> None:
+    """Take memory until somebody stops it, but not all of a machine whose limits do not hold."""
+    taken = [bytearray(os.urandom(1 << 20) * 64) for _ in range(64)]
+    raise RuntimeError(f"{len(taken) * 64} MiB were given")
 
 
 class Trace(TrainerCallback):

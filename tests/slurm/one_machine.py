@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from harness import until
+
+from tests.harness import until
 
 SCRIPT = Path(__file__).parents[2] / "slurm" / "cluster"
 INSTALL = "apt-get install -y --no-install-recommends slurmctld slurmd slurm-client munge"
@@ -88,6 +89,9 @@ class Cluster:
 
     def states(self) -> list[str]:
         return self.slurm("sinfo", "-h", "-N", "-p", "low", "-o", "%t").split()
+
+    def nodes(self) -> list[str]:
+        return self.slurm("sinfo", "-h", "-N", "-p", "low", "-o", "%N").split()
 
     def limits_memory(self) -> bool:
         """Whether a job is held to its --mem here."""
