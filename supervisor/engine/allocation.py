@@ -82,6 +82,17 @@ class Allocation:
         return max(1, len(self.node_names))
 
     @property
+    def has_been_told(self) -> bool:
+        """Whether another supervisor of this very stay has seen to the job, or has asked the batch script to."""
+        if self._at is None:
+            return False
+        try:
+            told = json.loads((self._run_dir / "verdicts" / f"{self._at.name}.json").read_text())
+        except (OSError, ValueError):
+            return False
+        return isinstance(told, dict) and told.get("requeue") in ("done", "wanted")
+
+    @property
     def no_kill(self) -> bool:
         """Whether the allocation outlives a node of its own."""
         return self._at is not None and self._at.no_kill

@@ -46,6 +46,7 @@ class Crew:
     Attributes:
         nodes: how many take part, the leader's included.
         losses: members lost in the attempt under way.
+        dismissed: they have been told to leave, and nothing is heard of them any more.
     """
 
     def __init__(self, hub: Hub, nodes: int, wanted: Wanted, accept: Callable[[Mapping[str, Any]], str | None]) -> None:
@@ -68,6 +69,7 @@ class Crew:
         self._hosts: dict[int, str] = {}
         self._gathering: Gathering | None = None
         self._number = 0
+        self.dismissed = False
         self._ended: set[int] = set()  # nodes whose connection ended, and that have not come back
         self._members = list(range(1, nodes))  # numbers, in the order of their ranks
 
@@ -99,6 +101,8 @@ class Crew:
         Args:
             now_s: monotonic time [s].
         """
+        if self.dismissed:
+            return False
         news = False
         for event in self._hub.pump(now_s):
             news = self._take(event) or news
@@ -307,12 +311,15 @@ class Crew:
     # -- leaving
 
     def dismiss(self, code: int | None, state: str) -> None:
-        """Have every member leave with this exit code, and hang up.
+        """Have every member leave with this exit code, and hang up; a second time nothing happens.
 
         Args:
             code: None for a leader that leaves undecided: then the run goes on elsewhere.
             state: of the run.
         """
+        if self.dismissed:
+            return
+        self.dismissed = True
         self.want(leave=ExitCode.HANDED_BACK if code is None else code, kill=True, state=state)
         self._hub.flush(DISMISS_S)
         self._hub.close()

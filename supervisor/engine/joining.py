@@ -19,13 +19,15 @@ from supervisor.engine.member import Member
 from supervisor.engine.memory import Memory
 from supervisor.engine.messages import Wanted
 from supervisor.engine.node import Node
+from supervisor.engine.opening import as_mapping
 from supervisor.engine.place import Stand
 from supervisor.engine.predecessor import end_workers
 from supervisor.engine.starting import Starter
 from supervisor.engine.wishes import Wishes
 from supervisor.engine.world import World
-from supervisor.errors import ExitCode
+from supervisor.errors import DiskError, ExitCode
 from supervisor.job import Job, mathematics
+from supervisor.journal import read_run
 from supervisor.launch.gpus import memory_held_by
 from supervisor.launch.interfaces import interface_of
 from supervisor.launch.processes import adopt_orphans
@@ -33,6 +35,7 @@ from supervisor.launch.slurm import Incarnation
 from supervisor.link.address import TOKEN_BYTES, Address
 from supervisor.link.line import Line
 from supervisor.owner import Life
+from supervisor.policy.ledger import fold
 from supervisor.policy.lifecycle import Gang, Wish
 
 #: Where the token may be given to members that do not share the run directory.
@@ -118,7 +121,7 @@ def join(
         line.close()
         if member.node is not None:
             member.node.end()
-            member.node.memory.close(remove=True)
+            member.node.memory.close(remove=_is_on_disk(job.run_dir, member.node))
 
 
 def _stay(job: Job, world: World, stand: Stand, member: Member, at: Incarnation | None) -> ExitCode:
@@ -152,6 +155,16 @@ def _stay(job: Job, world: World, stand: Stand, member: Member, at: Incarnation 
                         keep_last=job.checkpoint.keep_last,
                     )
         member.wait()
+
+
+def _is_on_disk(run_dir: Path, node: Node) -> bool:
+    """Whether the newest state of this node's board is committed; else the next start may want the board."""
+    whole = next(iter(node.memory.wholes()), None)
+    try:
+        committed = fold(as_mapping(record) for record in read_run(run_dir)).committed
+    except DiskError:
+        return whole is None
+    return whole is None or any((lineage, step) >= whole.key for lineage, step, _ in committed)
 
 
 def _connected(job: Job, world: World, stand: Stand) -> World:

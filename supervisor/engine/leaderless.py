@@ -162,6 +162,8 @@ def commit_alone(
         write("run_stopped", by="scancel", step=whole.step if whole is not None else None)
         allocation.close("stopped")
         return ExitCode.STOPPED
+    if allocation.has_been_told:
+        return ExitCode.HANDED_BACK  # the leader came so far: once is enough
     write("decision", decision="leave", delay_s=0.0, reason=verdict.evidence if verdict is not None else evidence)
     state = "requeued" if allocation.hand_back() else "interrupted"
     allocation.close(state)

@@ -59,6 +59,10 @@ DRAIN_S = 2.0
 CLOSE_S = 5.0
 
 
+#: With what members leave that are dismissed before the leader knows its own exit code for certain.
+_LEAVING = {Wish.HAND_BACK: ExitCode.HANDED_BACK, Wish.STOP: ExitCode.STOPPED, Wish.KILL: ExitCode.STOPPED}
+
+
 @dataclass(slots=True)
 class Loop:
     """One stay of the supervisor with a run, from the lease to the exit code."""
@@ -307,6 +311,7 @@ class Loop:
                 if self._team.node.present:
                     self._close_attempt()  # killed on request: its end is known, and is written down
                 if self._course.exit is None:
+                    self._dismiss(_LEAVING.get(self._wishes.wish, ExitCode.GAVE_UP))
                     self._course.leave()
             case Move.WAIT:
                 pass
@@ -387,18 +392,20 @@ class Loop:
     def _close_attempt(self) -> None:
         refusal = self._team.node.refusal
         early = self._verdict or (Verdict(Cause.USER_ERROR, str(refusal), usage=True) if refusal else None)
-        beats = self._team.beats
+        beats, testimony = self._team.beats, self._team.testimony()
+        whole = self.memory.common()
+        nodes = self._team.lost_names
+        if self._wishes.wish is not Wish.GO_ON:
+            self._dismiss(ExitCode.FINISHED if testimony.finished else _LEAVING[self._wishes.wish])
         verdict = verdict_of(
-            self._team.testimony(),
+            testimony,
             self._wishes,
             beats if self._training else [],
             early,
             explained(self._wishes, self._allocation),
         )
-        whole = self.memory.common()
         step = max(whole.step if whole is not None else 0, min((beat.step for beat in beats), default=0))
         # At step 0 nothing has been settled: such an attempt bore nothing.
-        nodes = self._team.lost_names
         told = {"nodes": list(nodes)} if nodes else {}
         self._write(
             "attempt_ended",
@@ -412,6 +419,11 @@ class Loop:
         self._team.give_orders(drain=0)
         if self._wishes.wish is Wish.GO_ON or verdict.cause is Cause.FINISHED:
             self._course.follow(verdict, self.ledger, trained=self._training, nodes=nodes)
+
+    def _dismiss(self, code: ExitCode) -> None:
+        """Have the members leave first: while a scheduler lets us wait, they would take us for dead and act alone."""
+        if self.crew is not None:
+            self.crew.dismiss(code, self._course.state)
 
     @property
     def board_is_needed(self) -> bool:

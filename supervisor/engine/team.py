@@ -94,7 +94,7 @@ class Team:
     def wait(self, fds: Sequence[int], timeout_s: float) -> None:
         """Sleep until one of ``fds``, a worker here, or a member has news; what members say every second is none."""
         own = [*fds, *self.node.fds]
-        if self.crew is None:
+        if self.crew is None or self.crew.dismissed:
             ready(own, timeout_s)
             return
         until_s = time.monotonic() + timeout_s
