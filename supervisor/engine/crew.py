@@ -72,6 +72,7 @@ class Crew:
         self.dismissed = False
         self._ended: set[int] = set()  # nodes whose connection ended, and that have not come back
         self._members = list(range(1, nodes))  # numbers, in the order of their ranks
+        self._under_way = False  # an attempt, until it is closed: who is lost while it is being ended is lost in it
 
     @property
     def fd(self) -> int:
@@ -195,19 +196,16 @@ class Crew:
     def begin(self, order: AttemptOrder, **orders: int) -> None:
         """Have every member begin an attempt."""
         self.losses.clear()
+        self._under_way = True
         self.want(order=order, kill=False, part=None, **orders)
 
     def close_attempt(self) -> None:
         """The attempt has been dealt with: who was lost in it, and is back, counts again."""
         self.losses.clear()
-        self._gathering = None
+        self._gathering, self._under_way = None, False
         self.want(kill=True, part=None)
 
     # -- how they are
-
-    @property
-    def _under_way(self) -> bool:
-        return self._wanted.order is not None and not self._wanted.kill
 
     def _is_lost(self, node: int) -> bool:
         return any(loss.node == node for loss in self.losses)
