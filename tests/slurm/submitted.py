@@ -52,8 +52,9 @@ class Submitted:
 
     def step(self) -> int:
         """Newest step that every rank has traced; what stands in shared memory may be another machine's."""
-        traces = [self.run.out / f"trace-{rank}.jsonl" for rank in range(2)]
-        return min(self.run.trace(rank)[-1]["step"] if trace.exists() else 0 for rank, trace in enumerate(traces))
+        if not all((self.run.out / f"trace-{rank}.jsonl").exists() for rank in range(2)):
+            return 0
+        return min(max((line["step"] for line in self.run.trace(rank)), default=0) for rank in range(2))
 
     def shown(self, name: str) -> str:
         found = re.search(rf" {name}=(\S*)", self.cluster.tried("scontrol", "show", "job", "-o", self.job).stdout)
@@ -126,9 +127,11 @@ class Submitted:
     # -- what is done to it
 
     def preempt(self) -> None:
-        """By a job that needs every node of the cluster."""
-        nodes = str(len(self.cluster.states()))
-        self.cluster.submit("-p", "high", "-N", nodes, "-n", nodes, "--exclusive", "--mem=10", "--wrap", "true")
+        """By a job that needs just these nodes."""
+        nodes = self.nodes()
+        count = str(len(nodes))
+        words = ("-p", "high", "-w", ",".join(nodes), "-N", count, "-n", count, "--exclusive", "--mem=10")
+        self.cluster.submit(*words, "--wrap", "true")
 
     def lose(self, node: str, others: list[str]) -> float:
         """A node fails; how long it took until no worker of the other nodes lived [s]."""
