@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from harness import Run, send, until
@@ -23,7 +24,9 @@ class Nodes(Run):
 
     count: int = 2
     members: dict[int, subprocess.Popen[bytes]] = field(default_factory=dict)
+    host: str = "127.0.0.1"
     port: int = field(default_factory=free_port)
+    through: Callable[[int], list[str]] = lambda _node: []
 
     def start(self, *flags: str) -> Nodes:
         self.write_job()
@@ -33,8 +36,8 @@ class Nodes(Run):
         return self
 
     def start_node(self, node: int, *flags: str, job: str = "job.yaml") -> subprocess.Popen[bytes]:
-        told = ["--node-rank", str(node), "--nodes", str(self.count), "--leader", f"127.0.0.1:{self.port}"]
-        command = [sys.executable, "-m", "supervisor", "run", str(self.base / job), *told, *flags]
+        told = ["--node-rank", str(node), "--nodes", str(self.count), "--leader", f"{self.host}:{self.port}"]
+        command = [*self.through(node), sys.executable, "-m", "supervisor", "run", str(self.base / job), *told, *flags]
         with (self.base / ("supervisor.log" if node == 0 else f"supervisor-{node}.log")).open("ab") as log:
             return subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, **self.environment}
