@@ -220,6 +220,18 @@ def send(pid: int, signum: signal.Signals) -> None:
         return
 
 
+def fill(place: Path) -> Path:
+    """Take the last byte of a file system."""
+    ballast = place / "ballast"
+    with ballast.open("wb", buffering=0) as file:
+        try:
+            while file.write(b"x" * 4096):
+                pass
+        except OSError:
+            pass
+    return ballast
+
+
 def command(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     """One `supervisor` command, with what it printed."""
     return subprocess.run(

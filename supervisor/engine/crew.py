@@ -308,16 +308,17 @@ class Crew:
 
     # -- leaving
 
-    def dismiss(self, code: int | None, state: str) -> None:
+    def dismiss(self, code: int | None, state: str, *, keep: bool) -> None:
         """Have every member leave with this exit code, and hang up; a second time nothing happens.
 
         Args:
             code: None for a leader that leaves undecided: then the run goes on elsewhere.
             state: of the run.
+            keep: their boards are needed by whoever goes on with the run.
         """
         if self.dismissed:
             return
         self.dismissed = True
-        self.want(leave=ExitCode.HANDED_BACK if code is None else code, kill=True, state=state)
+        self.want(leave=ExitCode.HANDED_BACK if code is None else code, kill=True, keep=keep, state=state)
         self._hub.flush(DISMISS_S)
         self._hub.close()

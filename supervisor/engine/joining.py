@@ -121,7 +121,7 @@ def join(
         line.close()
         if member.node is not None:
             member.node.end()
-            member.node.memory.close(remove=_is_on_disk(job.run_dir, member.node))
+            member.node.memory.close(remove=not member.keeps)
 
 
 def _stay(job: Job, world: World, stand: Stand, member: Member, at: Incarnation | None) -> ExitCode:

@@ -166,7 +166,7 @@ class Loop:
             self._starter.close()
             self._allocation.close(self._course.state)
             if self.crew is not None:
-                self.crew.dismiss(self._course.exit, self._course.state)
+                self.crew.dismiss(self._course.exit, self._course.state, keep=self.board_is_needed)
         self._checkpoints.committer.close(patience_s=0.0 if self._checkpoints.under_way else CLOSE_S)
         self._tell_progress(force=True)
         self._disk.close(CLOSE_S)

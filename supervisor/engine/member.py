@@ -101,6 +101,11 @@ class Member:
         """Whether the leader should have come long ago."""
         return self.wanted is None and time.monotonic() - self.since_s > JOIN_S
 
+    @property
+    def keeps(self) -> bool:
+        """Whether its board is to stay when it leaves: the next stay of the run goes on from it."""
+        return self.wanted is not None and self.wanted.keep
+
     # -- hearing
 
     def _take(self, event: Event, now_s: float) -> None:

@@ -48,6 +48,7 @@ class Wanted:
         drain: ranks are to wait at the beginning of their next step.
         part: number of the commit that a part is wanted for, and of which snapshot; None for none.
         leave: exit code to leave with; None to stay.
+        keep: whoever leaves is to leave its board: the newest state is not on disk.
         state: of the run, in the contract's words.
     """
 
@@ -63,6 +64,7 @@ class Wanted:
     drain: int = 0
     part: tuple[int, Identity] | None = None
     leave: int | None = None
+    keep: bool = False
     state: str = "starting"
 
     def fields(self) -> dict[str, Any]:

@@ -183,6 +183,8 @@ def test_a_leader_of_another_run_is_served_from_the_beginning(script: Script) ->
 
 
 def test_it_leaves_with_what_the_leader_says(script: Script) -> None:
-    script.say(replace(script.begin(1), leave=75, kill=True))
+    assert not script.member.keeps
+    script.say(replace(script.begin(1), leave=75, kill=True, keep=True))
     assert script.until(lambda: script.code, "exit") is ExitCode.HANDED_BACK
     assert not script.node.present
+    assert script.member.keeps

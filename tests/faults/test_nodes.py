@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import SHM, Run, command, redone, send, until
+from harness import SHM, Run, command, fill, redone, send, until
 from nodes import Nodes
 from undisturbed import TOGETHER, assert_same
 
@@ -143,4 +143,28 @@ def test_all_nodes_leave_together_whoever_was_asked(run: Nodes, together: Run) -
     assert run.codes() == [0, 0], run.words()
     assert_same(run, together)
     assert max(redone(run)) == 0
+    assert_nothing_left(run)
+
+
+def test_what_a_full_disk_did_not_take_waits_in_the_memory_of_all_nodes(
+    tmp_path: Path, small_disk: Path, together: Run
+) -> None:
+    run = nodes_of(tmp_path / "base", every="1 step")
+    run.job["run_dir"] = str(small_disk / "run")
+    run.place("step-6")
+    run.start().wait_at("step-6")
+    until(lambda: 5 in [r.count("step") for r in run.journal("checkpoint_committed")], "checkpoint of step 5")
+    ballast = fill(small_disk)
+    run.signal_tree(signal.SIGTERM)
+    run.let_go("step-6")
+    assert run.codes(20.0) == [75, 75], run.words()
+    assert len(list(SHM.glob(f"{PREFIX}{run.run_id()}*"))) == 2
+    ballast.unlink()
+    assert max(int(path.name.rpartition("-")[2]) for path in (run.run_dir / "checkpoints").glob("checkpoint-*")) < 6
+
+    run.start()
+    assert run.codes() == [0, 0], run.words()
+    assert_same(run, together)
+    [_, start] = run.journal("training_started")
+    assert (start.fields["source"], start.fields["step"]) == ("snapshot", 6)
     assert_nothing_left(run)
