@@ -112,6 +112,19 @@ def must_act(silent_s: float, leader: Life, wish: Wish) -> bool:
     return leader is Life.DEAD or silent_s > UNKNOWN_S
 
 
+@dataclass(frozen=True, slots=True)
+class Alone:
+    """How a member left that had to act without its leader.
+
+    Attributes:
+        code: to exit with.
+        secured: what its board holds is on disk, or was nothing.
+    """
+
+    code: ExitCode
+    secured: bool
+
+
 def commit_alone(
     run_dir: Path,
     wanted: Wanted,
@@ -122,7 +135,7 @@ def commit_alone(
     received: str,
     tell: Callable[[str, dict[str, Any]], None],
     keep_last: int,
-) -> ExitCode:
+) -> Alone:
     """Commit what this node has, write it down, hand the job back, and leave.
 
     Args:
@@ -136,12 +149,13 @@ def commit_alone(
         keep_last: checkpoints to keep.
     """
     if not _claimed(run_dir, wanted.epoch, number):
-        return ExitCode.HANDED_BACK  # a lower node does it
+        return Alone(ExitCode.HANDED_BACK, secured=False)  # a lower node does it
     try:
         still_held_by(run_dir, wanted.epoch, wanted.token)
         journal = Journal.open(run_dir, time.time, socket.gethostname(), f"journal-{wanted.epoch}-n{number}.jsonl")
     except SupervisorError:
-        return ExitCode.HANDED_BACK  # given back or taken over: the run goes on elsewhere
+        # Given back or taken over: the run goes on elsewhere, and perhaps from what this board holds.
+        return Alone(ExitCode.HANDED_BACK, secured=False)
 
     def write(event: str, **fields: Any) -> None:
         record = journal.note(event, node=number, **fields)
@@ -153,21 +167,23 @@ def commit_alone(
     evidence = f"{received}; node {number} went on without the leader"
     if order is not None:
         write("attempt_ended", cause=Cause.NODE_LOST.value, evidence=evidence, step=whole.step if whole else None)
+    secured = True
     if whole is not None and order is not None and whole.step > 0:
         answer = _commit(run_dir, wanted, node, keep_last)
+        secured = answer is not None and answer.committed is not None
         _write_down(write, run_dir, answer)
     allocation = Allocation(at, run_dir, write)
     verdict = allocation.why(received)
     if allocation.cancelled:
         write("run_stopped", by="scancel", step=whole.step if whole is not None else None)
         allocation.close("stopped")
-        return ExitCode.STOPPED
+        return Alone(ExitCode.STOPPED, secured)
     if allocation.has_been_told:
-        return ExitCode.HANDED_BACK  # the leader came so far: once is enough
+        return Alone(ExitCode.HANDED_BACK, secured)  # the leader came so far: once is enough
     write("decision", decision="leave", delay_s=0.0, reason=verdict.evidence if verdict is not None else evidence)
     state = "requeued" if allocation.hand_back() else "interrupted"
     allocation.close(state)
-    return ExitCode.HANDED_BACK
+    return Alone(ExitCode.HANDED_BACK, secured)
 
 
 def _claimed(run_dir: Path, epoch: int, number: int) -> bool:

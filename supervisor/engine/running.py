@@ -20,7 +20,7 @@ from supervisor.board.room import cgroup_headroom_bytes, free_bytes
 from supervisor.board.store import Board, left_behind, remove_boards
 from supervisor.board.sweep import sweep_boards
 from supervisor.engine.crew import Crew
-from supervisor.engine.joining import TOKEN, join, said_of, unlike
+from supervisor.engine.joining import join, said_of, unlike
 from supervisor.engine.loop import Loop
 from supervisor.engine.meeting import Over, announce
 from supervisor.engine.memory import Memory
@@ -37,6 +37,7 @@ from supervisor.engine.opening import (
 )
 from supervisor.engine.place import Options, Stand, find_stand
 from supervisor.engine.predecessor import end_supervisor, end_workers
+from supervisor.engine.whereabouts import TOKEN
 from supervisor.engine.world import World
 from supervisor.errors import DiskError, ExitCode, JobError, MachineError, SupervisorError
 from supervisor.job import Job, check_program

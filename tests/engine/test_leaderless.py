@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from engine.crew_ends import NoWorkers
 
-from supervisor.engine.leaderless import NOTICE_S, STILL_S, UNKNOWN_S, LeaderWatch, commit_alone, must_act
+from supervisor.engine.leaderless import NOTICE_S, STILL_S, UNKNOWN_S, Alone, LeaderWatch, commit_alone, must_act
 from supervisor.engine.messages import Wanted
 from supervisor.errors import ExitCode
 from supervisor.journal import read
@@ -80,10 +80,10 @@ def test_nobody_acts_without_a_silence_and_everybody_after_a_long_one(leader: Li
 def test_of_three_members_exactly_one_goes_on_without_the_leader(tmp_path: Path) -> None:
     (tmp_path / "control").mkdir()
     epoch, token = lease_in(tmp_path).witness()
-    wanted, codes = Wanted(run_id="r", epoch=epoch, token=token), []
+    wanted, left = Wanted(run_id="r", epoch=epoch, token=token), []
 
     def leave(number: int) -> None:
-        codes.append(
+        left.append(
             commit_alone(
                 tmp_path,
                 wanted,
@@ -101,7 +101,8 @@ def test_of_three_members_exactly_one_goes_on_without_the_leader(tmp_path: Path)
         member.start()
     for member in members:
         member.join(30.0)
-    assert codes == [ExitCode.HANDED_BACK] * 3
+    assert [one.code for one in left] == [ExitCode.HANDED_BACK] * 3
+    assert sorted(one.secured for one in left) == [False, False, True]
     [journal] = tmp_path.glob("journal-*-n*.jsonl")
     assert journal.name == f"journal-{epoch}-n1.jsonl"
     assert [record.event for record in read(journal)] == ["decision"]
@@ -112,7 +113,7 @@ def test_whoever_finds_the_run_given_back_leaves_it_alone(tmp_path: Path) -> Non
     lease = lease_in(tmp_path)
     epoch, token = lease.witness()
     lease.release()
-    code = commit_alone(
+    left = commit_alone(
         tmp_path,
         Wanted(run_id="r", epoch=epoch, token=token),
         NoWorkers(),  # type: ignore[arg-type]
@@ -122,5 +123,5 @@ def test_whoever_finds_the_run_given_back_leaves_it_alone(tmp_path: Path) -> Non
         tell=lambda _event, _fields: None,
         keep_last=1,
     )
-    assert code is ExitCode.HANDED_BACK
+    assert left == Alone(ExitCode.HANDED_BACK, secured=False)
     assert list(tmp_path.glob("journal*")) == []
