@@ -69,6 +69,8 @@ class Member:
     _answered: tuple[int, int] = (0, 0)  # epoch of the leader that asked for a part last, and its number
     _refused: tuple[float, str] | None = None
     _parting: ExitCode | None = None
+    _accepted: bool = False
+    _trouble: str | None = None
 
     def step(self) -> ExitCode | None:
         """Look, obey and tell once; the exit code when the leader has this member leave.
@@ -88,6 +90,7 @@ class Member:
                 self.node.kill()  # the leader has ended the others by now
             self._obey(self.node, self.wanted)
         self._speak(now_s)
+        self._complain()
         return self._parting
 
     def wait(self) -> None:
@@ -111,7 +114,8 @@ class Member:
     def _take(self, event: Event, now_s: float) -> None:
         match event:
             case Joined():
-                self._told = None  # it knows nothing of us yet; whether it wants us, it says next
+                # It knows nothing of us yet; whether it wants us, it says next.
+                self._told, self._accepted = None, False
             case Refused(reason, _):
                 self._refused = self._refused or (now_s, reason)
                 self._refused = (self._refused[0], reason)
@@ -119,6 +123,9 @@ class Member:
                 self.tell("leader_lost", {"reason": reason, "node": self.number})
             case Heard(_, frame) if frame.kind == WANTED:
                 wanted, self._refused = Wanted.read(frame.fields), None
+                if not self._accepted:
+                    self._accepted = True
+                    self.tell("joined", {})
                 if self.node is None or self.wanted is None or self.wanted.run_id != wanted.run_id:
                     self._leave_run()
                     self.node = self.open(wanted)
@@ -238,6 +245,13 @@ class Member:
         self.line.send(Frame(PARTED, {"number": number, "problem": problem, "again": again}))
 
     # -- telling
+
+    def _complain(self) -> None:
+        """Tell people once what keeps this node from its leader."""
+        trouble = None if self.line.joined or self._refused is not None else self.line.trouble
+        if trouble is not None and trouble != self._trouble:
+            self.tell("leader_awaited", {"trouble": trouble})
+        self._trouble = trouble or self._trouble
 
     def _speak(self, now_s: float) -> None:
         if not self.line.joined or self.wanted is None:

@@ -17,6 +17,14 @@ from supervisor.report.watch import QUIET_LINE_S, event_line
 
 Tell = Callable[[str, Mapping[str, Any]], None]
 
+#: What a node that does not lead says; the journal is the leader's.
+_OF_MEMBERS = {
+    "leader_awaited": "waiting for the leader: {trouble}",
+    "joined": "the leader is there",
+    "leader_lost": "the leader is out of reach: {reason}",
+    "member_started": "attempt {attempt}: {processes} processes are starting on this node",
+}
+
 
 @contextmanager
 def display(run_dir: Path, out: TextIO | None = None) -> Iterator[Tell]:
@@ -38,8 +46,8 @@ def _said(word: str, facts: Mapping[str, Any], run_dir: Path) -> str | None:
         return f"{run_dir} has finished already; nothing is left to do (`--fresh` starts anew)"
     if word == "already_stopped":
         return f"{run_dir} was stopped by its user in job {facts.get('job')}; a new submission goes on with it"
-    if word == "leader_lost":
-        return f"node {facts.get('node')}: the leader is not heard any more: {facts.get('reason')}"
+    if word in _OF_MEMBERS:
+        return _OF_MEMBERS[word].format(**facts)
     if word not in EVENTS:
         return None
     fields = {k: v for k, v in facts.items() if k not in ("event", "attempt")}

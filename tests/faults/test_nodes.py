@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -45,12 +46,19 @@ def test_two_nodes_of_one_rank_give_what_one_node_of_two_ranks_gives(run: Nodes,
     run.write_job().rename(run.base / "other.yaml")
     run.args = TOGETHER
     run.write_job()
+    with socket.create_server(("127.0.0.1", run.port)):
+        assert run.start_node(0).wait(60.0) == 2
+    assert f"127.0.0.1:{run.port} cannot be listened on" in run.words()
+    assert_nothing_left(run)
     other = run.start_node(1, job="other.yaml")
     run.process = run.start_node(0)
     refusal = run.wait_for_event("incident")[0]
     assert "its job file is another one" in refusal.fields["detail"]
     assert other.wait(20.0) == 2
-    assert "the leader sent this node away: its job file is another one" in run.words()
+    said = (run.base / "supervisor-1.log").read_text()
+    assert said.startswith("waiting for the leader: ")
+    assert "the leader sent this node away: its job file is another one" in said
+    assert "the leader is there" not in said
     run.members[1] = run.start_node(1)
     assert run.codes() == [0, 0], run.words()
     assert_same(run, together)
@@ -72,6 +80,7 @@ def test_ranks_nodes_and_the_leader_are_killed_and_stopped_and_nobody_can_tell_f
         run.let_go(point)
 
     run.wait_at("substep-10")
+    assert run.start_node(0).wait(60.0) == 2  # a second leader; whoever comes after it still finds the first
     pids = run.processes_of(0)
     run.kill_node(1)
     run.until_gone(pids, 5.0)
@@ -94,7 +103,8 @@ def test_ranks_nodes_and_the_leader_are_killed_and_stopped_and_nobody_can_tell_f
     assert len(list(run.run_dir.glob("journal-*-n1.jsonl"))) == 1
     assert (run.run_dir / "checkpoints" / "checkpoint-15").is_dir()
 
-    run.start()
+    run.members[1] = run.start_node(1)  # before there is a leader
+    run.process = run.start_node(0)
     assert run.codes() == [0, 0], run.words()
     assert_same(run, together)
     assert redone(run) == [0] * 5
