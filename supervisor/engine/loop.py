@@ -128,7 +128,7 @@ class Loop:
             self._write,
         )
         resuming = Resuming(run_dir, self.run_id, self.memory)
-        self._origin = Origin(run_dir, resuming, self._checkpoints, self._write)
+        self._origin = Origin(run_dir, resuming, self._checkpoints, self._write, self._team.attend)
         self._progress = Progress(run_dir, self.memory.board, self.world.tell, self._disk.ask)
         self._course = Course(self.job, self._checkpoints, self._wishes, self._allocation, self._write)
         self._sight = Sight(self.job, self.memory, self._checkpoints, self._wishes, self._team)
@@ -423,7 +423,7 @@ class Loop:
     def _dismiss(self, code: ExitCode) -> None:
         """Have the members leave first: while a scheduler lets us wait, they would take us for dead and act alone."""
         if self.crew is not None:
-            self.crew.dismiss(code, self._course.state)
+            self.crew.dismiss(code, self._course.state, keep=self.board_is_needed)
 
     @property
     def board_is_needed(self) -> bool:

@@ -12,7 +12,7 @@ from supervisor.engine.assembly import TornSnapshotError
 from supervisor.engine.attempt import Start
 from supervisor.engine.checkpoints import Checkpoints
 from supervisor.engine.commits import write_final_from
-from supervisor.engine.resuming import Resuming
+from supervisor.engine.resuming import OnDisk, Resuming
 from supervisor.policy.batch import Batch
 from supervisor.policy.causes import Cause
 from supervisor.policy.ledger import Ledger
@@ -28,18 +28,20 @@ class Origin:
         resuming: board and disk.
         checkpoints: what is on disk.
         write: the journal's append.
+        attend: has something done that takes long, while members go on hearing from this node.
     """
 
     run_dir: Path
     resuming: Resuming
     checkpoints: Checkpoints
     write: Callable[..., Any]
+    attend: Callable[[Callable[[], OnDisk]], OnDisk]
     _looked: bool = False  # the disk was verified since the last start
 
     def look_at_disk(self, ledger: Ledger) -> None:
         """Verify what is on disk; say what is torn, and what cannot be read or is gone."""
         self._looked = True
-        disk = self.resuming.look(ledger, time.time)
+        disk = self.attend(lambda: self.resuming.look(ledger, time.time))
         for name, step, reason in disk.rejected:
             self.write("checkpoint_rejected", path=f"checkpoints/{name}", step=step, reason=reason)
         for problem in disk.unreadable:

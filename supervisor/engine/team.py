@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from supervisor.board.pages import Beat
 from supervisor.board.slots import Identity
 from supervisor.engine.assembly import Share
 from supervisor.engine.attempt import AttemptOrder
 from supervisor.engine.crew import Crew
+from supervisor.engine.disk import Disk
 from supervisor.engine.gathering import NoPart
 from supervisor.engine.node import Node, Testimony, first_orders
 from supervisor.link.hub import PUMP_S
@@ -27,6 +29,8 @@ REJOIN_S = 90.0
 ENDED_S = 20.0
 #: With more members than this their news is looked at in batches, so often [s].
 MANY, BATCH_S = 16, 0.05
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -80,6 +84,20 @@ class Team:
         if complete or self.node.present:
             self._missing_since_s = now_s
         return news
+
+    def attend(self, work: Callable[[], T]) -> T:
+        """Have something done that may take long, while members go on hearing from this node.
+
+        A checkpoint of gigabytes is verified for longer than a leader may be silent.
+        """
+        if self.crew is None:
+            return work()
+        disk = Disk()
+        pending = disk.ask(work)
+        while not pending.wait(PUMP_S):
+            self.hear(time.monotonic())
+        disk.close(0.0)
+        return pending.result()
 
     def attendance_now(self) -> Attendance:
         """Whether all nodes are there for an attempt."""

@@ -8,12 +8,15 @@ from collections.abc import Iterator
 
 import pytest
 from engine.crew_ends import Ends, ends_of, order_of
+from harness import until
 
 from supervisor.board.pages import Beat
 from supervisor.engine.crew import Crew, NoPart
 from supervisor.engine.joining import unlike
 from supervisor.engine.messages import PART, PARTED, SEEN, Seen
 from supervisor.engine.team import Team
+from supervisor.link.events import Lost
+from supervisor.link.hub import PATIENCE_S
 from supervisor.link.wire import BODY_LIMIT, Frame
 from supervisor.policy.causes import Cause
 from supervisor.policy.lifecycle import Attendance, Gang
@@ -170,6 +173,24 @@ def test_parts_too_large_for_the_leaders_memory_are_no_commit_and_not_asked_for_
     for _ in range(257):
         ends.crew.gathering.take(piece)
     assert ends.crew.gathering.problem == NoPart("the parts of other nodes are larger than 256 MiB", again=False)
+
+
+def test_members_go_on_hearing_from_a_leader_that_does_something_long(ends: Ends) -> None:
+    ends.join(1)
+    team = team_of(ends.crew)
+    began_s = time.monotonic()
+
+    def work() -> str:
+        def passed() -> bool:
+            ends.events[1] += ends.lines[1].pump(time.monotonic())
+            return time.monotonic() - began_s > PATIENCE_S + 1.0
+
+        until(passed, "end of it", 20.0)
+        return "done"
+
+    assert team.attend(work) == "done"
+    assert [event for event in ends.events[1] if isinstance(event, Lost)] == []
+    assert ends.crew.ready() == {1}
 
 
 class OwnNode:

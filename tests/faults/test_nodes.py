@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +26,8 @@ def nodes_of(base: Path, count: int = 2, **checkpoint: Any) -> Nodes:
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Iterator[Nodes]:
-    made = nodes_of(tmp_path)
-    yield made
-    for one in [made.process, *made.members.values()]:
-        if one is not None and one.poll() is None:
-            send(one.pid, signal.SIGCONT)
-            one.kill()
+def run(tmp_path: Path) -> Nodes:
+    return nodes_of(tmp_path)
 
 
 def assert_nothing_left(run: Nodes) -> None:
