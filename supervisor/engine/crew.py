@@ -194,8 +194,10 @@ class Crew:
         self._hub.post(node, Frame(WANTED, wanted.fields()))
 
     def begin(self, order: AttemptOrder, **orders: int) -> None:
-        """Have every member begin an attempt."""
+        """Have every member begin an attempt; who left while it was being prepared is lost to it."""
         self.losses.clear()
+        gone = [node for node in self.counted if node not in self._there]
+        self.losses += [Loss(node, self._hosts.get(node, "?"), "it left before the attempt began") for node in gone]
         self._under_way = True
         self.want(order=order, kill=False, part=None, **orders)
 

@@ -148,7 +148,8 @@ def commit_alone(
         tell: shown every change, for people.
         keep_last: checkpoints to keep.
     """
-    if not _claimed(run_dir, wanted.epoch, number):
+    attempt = node.order.number if node.order is not None else 0
+    if not _claimed(run_dir, f"leaderless-{wanted.epoch}-{attempt}", number):
         return Alone(ExitCode.HANDED_BACK, secured=False)  # a lower node does it
     try:
         still_held_by(run_dir, wanted.epoch, wanted.token)
@@ -186,10 +187,10 @@ def commit_alone(
     return Alone(ExitCode.HANDED_BACK, secured)
 
 
-def _claimed(run_dir: Path, epoch: int, number: int) -> bool:
+def _claimed(run_dir: Path, name: str, number: int) -> bool:
     """Whether this node is the one that commits; a lower one has a head start."""
     time.sleep(HEAD_START_S * min(number - 1, 10))
-    path = run_dir / "control" / f"leaderless-{epoch}"
+    path = run_dir / "control" / name
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except OSError:

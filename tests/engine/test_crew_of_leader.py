@@ -92,6 +92,16 @@ def test_a_member_that_is_lost_in_an_attempt_counts_again_only_after_it(ends: En
     ends.until(lambda: ends.crew.ready() == {1, 2}, "both nodes")
 
 
+def test_a_member_that_left_while_an_attempt_was_prepared_is_lost_to_it(ends: Ends) -> None:
+    ends.join(1)
+    ends.join(2)
+    ends.lines.pop(2).close()
+    ends.until(lambda: ends.crew.ready() == {1}, "end of the line")
+    assert ends.crew.losses == []
+    ends.crew.begin(order_of(1), **ORDERS)
+    assert [str(loss) for loss in ends.crew.losses] == ["node 2 (host2): it left before the attempt began"]
+
+
 def test_a_member_whose_words_mean_nothing_is_lost_and_hurts_nobody(ends: Ends) -> None:
     ends.join(1)
     ends.join(2)
