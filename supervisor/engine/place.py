@@ -5,12 +5,16 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from supervisor.engine.meeting import own_host
 from supervisor.errors import JobError, MachineError
 from supervisor.job import Job
 from supervisor.launch.slurm import addresses, incarnation, place
+from supervisor.link.address import TOKEN_BYTES
+
+#: Where the token may be given to members that do not share the run directory.
+TOKEN = "SUPERVISOR_LINK_TOKEN"  # noqa: S105 - the variable's name
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,7 @@ class Stand:
         allocation: what tells their meeting from an earlier one's.
         host: address of the leader, as a number; None where members learn it in the run directory.
         port: that it listens on; 0 for any.
+        token: that leader and members prove; None where it lies in the run directory.
     """
 
     node: int = 0
@@ -45,6 +50,7 @@ class Stand:
     allocation: str = ""
     host: str | None = None
     port: int = 0
+    token: bytes | None = field(default=None, repr=False)
 
 
 def find_stand(job: Job, options: Options, environment: Mapping[str, str]) -> Stand:
@@ -55,7 +61,7 @@ def find_stand(job: Job, options: Options, environment: Mapping[str, str]) -> St
         MachineError: the leader's address cannot be found.
     """
     if options != Options():
-        return _told(job, options)
+        return replace(_told(job, options), token=_token(environment))
     at = place(environment)
     if at is None or (len(at.names) == 1 and job.launch.nodes == 1):
         if job.launch.nodes > 1:
@@ -73,7 +79,19 @@ def find_stand(job: Job, options: Options, environment: Mapping[str, str]) -> St
     stay = incarnation(environment)
     allocation = f"{stay.name if stay is not None else ''}.{environment.get('SLURM_STEP_ID', '')}"
     host = _leader_host(at.names) if at.node_rank == 0 else None
-    return Stand(at.node_rank, len(at.names), allocation, host)
+    return Stand(at.node_rank, len(at.names), allocation, host, token=_token(environment))
+
+
+def _token(environment: Mapping[str, str]) -> bytes | None:
+    word = environment.get(TOKEN, "")
+    if not word:
+        return None
+    if re.fullmatch(f"[0-9a-f]{{{2 * TOKEN_BYTES}}}", word) is None:
+        raise JobError(
+            f"{TOKEN} is set, but not to {2 * TOKEN_BYTES} hexadecimal digits",
+            f"make one with `openssl rand -hex {TOKEN_BYTES}`, the same on every node",
+        )
+    return bytes.fromhex(word)
 
 
 def _told(job: Job, options: Options) -> Stand:

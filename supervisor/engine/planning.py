@@ -36,6 +36,7 @@ class Plan:
         run_dir: where everything of the run lives.
         command: the launcher's argument list.
         environment: what is set on top of the supervisor's own.
+        nodes: how many take part.
         processes: ranks on this machine.
         gpus: identifiers, None without any.
         resume_from: newest intact checkpoint, None for none.
@@ -53,6 +54,7 @@ class Plan:
     run_dir: str
     command: list[str]
     environment: dict[str, str]
+    nodes: int
     processes: int
     gpus: list[str] | None
     resume_from: str | None
@@ -82,6 +84,7 @@ class Plan:
         lines = [
             f"run         {f'would give up: {self.refused}' if self.refused else begins}",
             f"resume from {self.resume_from or 'nothing'}",
+            *([f"nodes       {self.nodes}, this is the command of the first"] if self.nodes > 1 else []),
             f"processes   {self.processes} ({'GPUs ' + ', '.join(self.gpus) if self.gpus else 'on the CPU'})",
             f"checkpoints every {self.every}; size {size}{need}; {human_bytes(self.disk_free_bytes)} free",
             *(f"board       {place} can give {human_bytes(free)}" for place, free in self.board.items()),
@@ -132,7 +135,7 @@ def plan(job: Job) -> Plan:
         AttemptOrder(
             number=attempt,
             lineage=ledger.lineage,
-            rendezvous=Rendezvous("127.0.0.1", free_port()),
+            rendezvous=Rendezvous("127.0.0.1" if job.launch.nodes == 1 else "LEADER", free_port(), job.launch.nodes),
             processes=processes,
             start=Start(checkpoint=found.path if found is not None else None),
         ),
@@ -145,6 +148,7 @@ def plan(job: Job) -> Plan:
         run_dir=str(job.run_dir),
         command=made.command,
         environment=made.environment,
+        nodes=job.launch.nodes,
         processes=processes,
         gpus=gpus,
         resume_from=str(found.path) if found is not None else None,

@@ -37,7 +37,6 @@ from supervisor.engine.opening import (
 )
 from supervisor.engine.place import Options, Stand, find_stand
 from supervisor.engine.predecessor import end_supervisor, end_workers
-from supervisor.engine.whereabouts import TOKEN
 from supervisor.engine.world import World
 from supervisor.errors import DiskError, ExitCode, JobError, MachineError, SupervisorError
 from supervisor.job import Job, check_program
@@ -47,7 +46,7 @@ from supervisor.launch.interfaces import interface_of
 from supervisor.launch.processes import adopt_orphans
 from supervisor.launch.slurm import incarnation
 from supervisor.lease import Lease, acquire
-from supervisor.link.address import TOKEN_BYTES, Address, new_token
+from supervisor.link.address import Address, new_token
 from supervisor.link.hub import Hub
 from supervisor.owner import Owner, this_process
 from supervisor.policy.ledger import Ledger
@@ -258,8 +257,7 @@ def _crew(job: Job, world: World, stand: Stand, lease: Lease, run_id: str) -> Cr
         MachineError: the address cannot be listened on.
         DiskError: the run directory refused.
     """
-    token = os.environ.get(TOKEN)
-    secret = bytes.fromhex(token) if token is not None and len(token) == 2 * TOKEN_BYTES else new_token()
+    secret = stand.token or new_token()
     try:
         hub = Hub(world.host, stand.port, secret, {"run_id": run_id})
     except OSError as error:

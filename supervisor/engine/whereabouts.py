@@ -6,7 +6,6 @@ waits for one here, and what was read last counts until the next is over.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,10 +14,7 @@ from typing import Any, TypeVar
 from supervisor.engine.disk import Disk, Pending
 from supervisor.engine.meeting import Over, find
 from supervisor.engine.place import Stand
-from supervisor.link.address import TOKEN_BYTES, Address
-
-#: Where the token may be given to members that do not share the run directory.
-TOKEN = "SUPERVISOR_LINK_TOKEN"  # noqa: S105 - the variable's name
+from supervisor.link.address import Address
 
 T = TypeVar("T")
 
@@ -47,9 +43,9 @@ class Whereabouts:
 
     def leader(self) -> Address | None:
         """Where it listens: as the command line says, and with the token that it left in the run directory."""
-        host, port, token = self.stand.host, self.stand.port, os.environ.get(TOKEN)
-        if host is not None and token is not None and len(token) == 2 * TOKEN_BYTES:
-            return Address(host, port, bytes.fromhex(token))
+        host, port, token = self.stand.host, self.stand.port, self.stand.token
+        if host is not None and token is not None:
+            return Address(host, port, token)
         found = self._find()
         if not isinstance(found, Address):
             return None

@@ -84,3 +84,14 @@ def test_every_refusal_names_the_remedy(
         find_stand(job_of(nodes), options, environment)
     assert problem in refused.value.problem
     assert remedy in refused.value.remedy
+
+
+def test_a_token_that_is_none_is_refused_with_the_way_to_make_one(tmp_path: Path) -> None:
+    options = Options(node_rank=1, nodes=2, leader="127.0.0.1:29400")
+    with pytest.raises(
+        SupervisorError, match=r"SUPERVISOR_LINK_TOKEN .* not to 64 hexadecimal digits; .*openssl rand -hex 32"
+    ):
+        find_stand(Job(program="t.py", run_dir=tmp_path), options, {"SUPERVISOR_LINK_TOKEN": "secret"})
+    stand = find_stand(Job(program="t.py", run_dir=tmp_path), options, {"SUPERVISOR_LINK_TOKEN": "0a" * 32})
+    assert stand.token == b"\n" * 32
+    assert "token" not in repr(stand)
