@@ -63,10 +63,14 @@ class LeaderWatch:
     _counter: int | None = None
     _moved_s: float = field(default_factory=time.monotonic)
     _looked_s: float = 0.0
+    _read_s: float | None = None
     _known: Life = Life.UNKNOWN
 
     def look(self, now_s: float) -> Life:
         """Ask the lease, now and then.
+
+        What keeps this node from reading keeps the owner from writing: a time in which nothing could be read
+        is no time in which it kept still.
 
         Args:
             now_s: monotonic time [s].
@@ -81,6 +85,10 @@ class LeaderWatch:
             record = read_lease(self.run_dir)
         except DiskError:
             record = None
+        if record is not None:
+            if self._read_s is not None and now_s - self._read_s > 2 * LOOK_S:
+                self._moved_s = now_s
+            self._read_s = now_s
         if record is None:
             self._known = Life.UNKNOWN
         elif record.owner is None or (record.epoch, record.owner.token) != (self.epoch, self.token):
