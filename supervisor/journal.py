@@ -247,13 +247,17 @@ def read(path: Path) -> list[Record]:
 def read_run(run_dir: Path) -> list[Record]:
     """Read all that is known of a run: its journal, and what members without a leader wrote since.
 
+    A leader that was only stopped writes on after them; then what they wrote is old.
+
     Raises:
         DiskError: something is there and cannot be read.
     """
     data = _bytes_from(run_dir / JOURNAL, 0)
     known = set(data.split(b"\n"))
     told = [line for path in sorted(run_dir.glob(MEMBERS)) for line in _bytes_from(path, 0).split(b"\n")]
-    return _records(data) + _records(b"\n".join(line for line in told if line not in known))
+    records = _records(data)
+    last_s = max((record.time for record in records), default=0.0)
+    return records + [r for r in _records(b"\n".join(line for line in told if line not in known)) if r.time > last_s]
 
 
 def read_from(path: Path, offset: int) -> tuple[list[Record], int]:

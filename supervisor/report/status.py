@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from supervisor.journal import JOURNAL, read
+from supervisor.journal import read_run
 from supervisor.owner import Life
 from supervisor.report.figures import history_goodput, steps_redone
 from supervisor.report.find import check_run, find_runs
@@ -38,7 +38,7 @@ def status(run_dir: Path, now: float, live: Live, queued: Queued | None = None) 
     Raises:
         DiskError: the journal cannot be read.
     """
-    return summary(fold(read(run_dir / JOURNAL)), run_dir, now, live, queued)
+    return summary(fold(read_run(run_dir)), run_dir, now, live, queued)
 
 
 def print_status(run_dir: Path | None, *, as_json: bool, out: TextIO | None = None) -> None:

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any, TextIO
 
-from supervisor.journal import JOURNAL, read
+from supervisor.journal import read_run
 from supervisor.report.find import check_run
 from supervisor.report.fold import NO_END, Attempt, RunHistory, fold
 from supervisor.report.live import Live, look
@@ -33,7 +33,7 @@ def why(run_dir: Path, live: Live) -> dict[str, Any]:
     Raises:
         DiskError: the journal cannot be read.
     """
-    history = fold(read(run_dir / JOURNAL))
+    history = fold(read_run(run_dir))
     state = state_of(history, live)
     return {
         "name": history.name or run_dir.resolve().name,

@@ -17,7 +17,7 @@ from undisturbed import TOGETHER, assert_same
 pytestmark = pytest.mark.skipif(not allowed(), reason="network namespaces cannot be made here")
 
 #: Silence is noticed after 4 s; ending the workers takes a moment more.
-ENDED_S = 6.0
+ENDED_S = 7.0
 
 
 @pytest.fixture
