@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 
-from machine import Process, below, end, holders, processes, ran
+from machine import Process, below, end, freeze, holders, processes, ran
 from settings import MARK, OWN_SHM, nodes_of, spool
 
 
@@ -97,10 +97,11 @@ def end_all(base: Path, name: str, signum: signal.Signals = signal.SIGKILL) -> N
 
 
 def end_node(base: Path, node: str) -> None:
-    """Kill a node's slurmd and everything that it has started.
+    """Kill a node's slurmd and everything that it has started, all at once, as a machine dies.
 
-    A process of a job may have left its parents, but not its environment. A step's daemon has left
-    its slurmd, and is known by its socket in the node's spool.
+    Were they killed one by one, a batch script could still report the end of its srun. A process of a job
+    may have left its parents, but not its environment. A step's daemon has left its slurmd, and is known
+    by its socket in the node's spool.
 
     Raises:
         Refused: something of it does not end.
@@ -112,6 +113,7 @@ def end_node(base: Path, node: str) -> None:
         roots = [p for p in everything if p.pid in pids or mine <= p.environment]
         return below([*roots, *running(base, "slurmd", node, among=everything)], everything)
 
+    freeze(of_node)
     if not end(of_node):
         raise Refused(f"processes of node {node} do not end")
 

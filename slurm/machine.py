@@ -73,6 +73,15 @@ def end(ours: Callable[[list[Process]], Iterable[Process]], signum: signal.Signa
     return until(gone)
 
 
+def freeze(ours: Callable[[list[Process]], Iterable[Process]]) -> None:
+    """Stop what `ours` finds among all processes, until it finds no other: none of them sees another's end."""
+    frozen: set[Process] = set()
+    while found := set(ours(list(processes()))) - frozen:
+        for process in found:
+            _send(process, signal.SIGSTOP)
+        frozen |= found
+
+
 def holders(socket_paths: str) -> set[int]:
     """Pids that have a unix socket open whose path begins so."""
     table = Path("/proc/net/unix").read_text().splitlines()
