@@ -146,6 +146,8 @@ trap '' TERM HUP USR1 USR2
 # code would not do, since srun reports the highest of all tasks. Without a verdict nothing is put back: a supervisor
 # that could not start would go round for ever, and the job of a node that died is requeued by SLURM itself.
 grep -qs '"requeue": "wanted"' "$verdict" && put_back "$@"
+# To srun a step has failed that lost a process to its memory limit, also where the run went on and came to its end.
+grep -qs '"reason": "finished"' "$verdict" && code=0
 teardown
 unrequested "$code"
 exit

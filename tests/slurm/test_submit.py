@@ -234,6 +234,13 @@ def test_nothing_is_put_back_that_nobody_wants_back(site: Site, cluster: Cluster
     assert "torn down" in site.log()
 
 
+def test_a_job_whose_run_has_finished_is_a_success_whatever_srun_makes_of_it(site: Site, cluster: Cluster) -> None:
+    site.acts("say no finished; exit 1")
+    job = site.submit()
+    site.wait_over(job, "COMPLETED")
+    assert "ExitCode=0:0" in cluster.job(job)
+
+
 def test_a_sites_requeue_exit_codes_do_not_bring_back_a_run_that_was_stopped(own: Cluster, tmp_path: Path) -> None:
     own.do("up", "--nodes", "1", "--kill-wait", "2")
     conf = own.base / "slurm.conf"
