@@ -209,7 +209,7 @@ def main() -> None:
                 print(f"{kind:32} {outcome.words}{''.join(f'; WRONG: {one}' for one in outcome.wrong)}", flush=True)
     finally:
         cluster.down()
-    show(outcomes, given.nodes)
+        show(outcomes, given.nodes)  # also of a bench that is cut short
     wrong = any(outcome.wrong for found in outcomes.values() for outcome in found)
     if not wrong:
         shutil.rmtree(base)
