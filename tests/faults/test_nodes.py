@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -96,7 +97,8 @@ def test_ranks_nodes_and_the_leader_are_killed_and_stopped_and_nobody_can_tell_f
     run.let_go("substep-16")
     assert run.members[1].wait(30.0) == 75, run.words()
     assert len(list(run.run_dir.glob("journal-*-n1.jsonl"))) == 1
-    assert (run.run_dir / "checkpoints" / "checkpoint-15").is_dir()
+    status = json.loads(command("status", str(run.run_dir), "--json").stdout)
+    assert (status["state"], status["last_checkpoint"]["step"]) == ("interrupted", 15)
 
     run.members[1] = run.start_node(1)  # before there is a leader
     run.process = run.start_node(0)
