@@ -94,3 +94,22 @@ class Disk:
     def _serve(self) -> None:
         while (pending := self._queue.get()) is not None:
             pending._do()
+
+
+def attended(work: Callable[[], T], meanwhile: Callable[[], object], every_s: float) -> T:
+    """Have something done on a thread of its own, and do something else now and then until it is.
+
+    Args:
+        work: takes long.
+        meanwhile: must not wait for long.
+        every_s: how often that is done [s].
+
+    >>> attended(lambda: 6 * 7, lambda: None, 0.1)
+    42
+    """
+    disk = Disk()
+    pending = disk.ask(work)
+    while not pending.wait(every_s):
+        meanwhile()
+    disk.close(0.0)
+    return pending.result()

@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 
 from supervisor.checkpoint.parts import Part
 from supervisor.engine.assembly import TornSnapshotError, share_of, sources_of
+from supervisor.engine.disk import attended
 from supervisor.engine.gathering import TOLD
 from supervisor.engine.memory import Memory, Whole
 from supervisor.engine.messages import PART, PARTED, SEEN, WANTED, Seen, Wanted
-from supervisor.engine.node import Node, Testimony, first_orders
+from supervisor.engine.node import Granted, Node, Testimony, first_orders
 from supervisor.engine.team import JOIN_S
 from supervisor.errors import ExitCode, MachineError, SupervisorError
 from supervisor.link.events import Event, Heard, Joined, Lost, Refused
@@ -63,6 +64,7 @@ class Member:
     since_s: float = field(default_factory=time.monotonic)
     wish: Wish = Wish.GO_ON
     by: str = ""
+    _early: list[Event] = field(default_factory=list)  # heard while something took long
     _told: Seen | None = None
     _told_at_s: float = 0.0
     _unbegun: tuple[int, str | None] | None = None  # an attempt that was not begun here, and why not
@@ -80,7 +82,8 @@ class Member:
         """
         now_s = time.monotonic()
         self.wish, self.by = self.heard(now_s)
-        for event in self.line.pump(now_s):
+        heard, self._early = [*self._early, *self.line.pump(now_s)], []
+        for event in heard:
             self._take(event, now_s)
         if self._refused is not None and now_s - self._refused[0] > REFUSED_S:
             raise MachineError(f"the leader sent this node away: {self._refused[1]}", "see the leader's own words")
@@ -129,6 +132,7 @@ class Member:
                 if self.node is None or self.wanted is None or self.wanted.run_id != wanted.run_id:
                     self._leave_run()
                     self.node = self.open(wanted)
+                    self.node.attend = self._attend
                 self.wanted = wanted
             case Heard():
                 pass  # a leader of a later release may say more
@@ -139,6 +143,10 @@ class Member:
             self.node.close()
             self.node.memory.close(remove=True)
             self.node, self._unbegun = None, None
+
+    def _attend(self, work: Callable[[], Granted]) -> Granted:
+        """Have something done that takes long, while the leader goes on hearing from this node."""
+        return attended(work, lambda: self._early.extend(self.line.pump(time.monotonic())), PUMP_S)
 
     # -- obeying
 

@@ -99,6 +99,15 @@ class Memory:
         self._replies[rank] = replace(self._replies[rank], **changes)  # type: ignore[arg-type]
         self.board.control.reply(rank, self._replies[rank])
 
+    @property
+    def wished(self) -> bool:
+        """Whether a rank asks for memory that it has not been answered about."""
+        return any(
+            self.board.control.beat(rank).wish > max(self._replies[rank].granted, self._replies[rank].refused)
+            for rank in self.ranks
+            if rank < len(self._replies)
+        )
+
     def grant_wishes(self) -> tuple[bool, SupervisorError | None]:
         """Reserve memory for every rank that asked.
 

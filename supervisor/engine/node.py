@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from supervisor.board.pages import Beat, Orders
@@ -17,6 +17,9 @@ from supervisor.errors import SupervisorError
 from supervisor.owner import start_ticks
 from supervisor.policy.causes import RankEnd
 from supervisor.policy.lifecycle import Gang
+
+#: Whether memory was granted, and the first refusal.
+Granted = tuple[bool, SupervisorError | None]
 
 #: Pause between two looks at a kill that nobody rings for [s].
 _PAUSE_S = 0.02
@@ -49,6 +52,8 @@ class Node:
         gang: its workers.
         refusal: memory was refused to one of them.
         stood_by: they were there before their attempt began.
+        attend: has something done that may take long (a gigabyte is reserved in a second or two), while other nodes
+            go on hearing from this one.
     """
 
     run_id: str
@@ -58,6 +63,7 @@ class Node:
     gang: Gang = Gang.NONE
     refusal: SupervisorError | None = None
     stood_by: bool = False
+    attend: Callable[[Callable[[], Granted]], Granted] = lambda work: work()
     _workers: Workers | None = None
     _granted: bool = field(default=False)
 
@@ -93,7 +99,7 @@ class Node:
         """
         self.memory.board.hush()
         if self._workers is not None:
-            granted, refusal = self.memory.grant_wishes()
+            granted, refusal = self.attend(self.memory.grant_wishes) if self.memory.wished else (False, None)
             self.refusal = self.refusal or refusal
             self._granted = self._granted or granted
             self.gang = self._workers.look(now_s)

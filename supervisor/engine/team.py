@@ -12,7 +12,7 @@ from supervisor.board.slots import Identity
 from supervisor.engine.assembly import Share
 from supervisor.engine.attempt import AttemptOrder
 from supervisor.engine.crew import Crew
-from supervisor.engine.disk import Disk
+from supervisor.engine.disk import attended
 from supervisor.engine.gathering import NoPart
 from supervisor.engine.node import Node, Testimony, first_orders
 from supervisor.link.hub import PUMP_S
@@ -58,6 +58,9 @@ class Team:
     _missing_since_s: float = field(default_factory=time.monotonic)
     _pumped_s: float = 0.0
 
+    def __post_init__(self) -> None:
+        self.node.attend = self.attend
+
     def look(self, now_s: float) -> Gang:
         """See how the workers of all nodes are.
 
@@ -92,12 +95,7 @@ class Team:
         """
         if self.crew is None:
             return work()
-        disk = Disk()
-        pending = disk.ask(work)
-        while not pending.wait(PUMP_S):
-            self.hear(time.monotonic())
-        disk.close(0.0)
-        return pending.result()
+        return attended(work, lambda: self.hear(time.monotonic()), PUMP_S)
 
     def attendance_now(self) -> Attendance:
         """Whether all nodes are there for an attempt."""
