@@ -62,10 +62,14 @@ def below(roots: Iterable[Process], everything: list[Process]) -> set[Process]:
 
 
 def end(ours: Callable[[list[Process]], Iterable[Process]], signum: signal.Signals = signal.SIGKILL) -> bool:
-    """Signal what `ours` finds among all processes until it finds none; say whether that came about."""
+    """Signal what `ours` finds among all processes until it finds none; say whether that came about.
+
+    The youngest first: a child that is stopped when its parent dies gets SIGHUP and SIGCONT [setpgid(2)], at
+    which a dying node's srun would have the tasks of all other nodes killed.
+    """
 
     def gone() -> bool:
-        found = list(ours(list(processes())))
+        found = sorted(ours(list(processes())), key=lambda one: (one.started, one.pid), reverse=True)
         for process in found:
             _send(process, signum)
         return not found
