@@ -13,6 +13,7 @@ from supervisor.engine.commits import Answer, Committer, Order
 from supervisor.engine.memory import Memory, Whole
 from supervisor.engine.team import Team
 from supervisor.policy.causes import Cause
+from supervisor.policy.lifecycle import Gang
 from supervisor.policy.schedule import Period, Steps, commit_due
 
 #: How far ahead a step is named whose snapshot all nodes are to spare [s].
@@ -64,6 +65,7 @@ class Checkpoints:
 
     def training_began(self, now_s: float) -> None:
         """The clock of the first checkpoint starts; a restart does not set it back."""
+        self._aim = 0  # no rank of this attempt has been told of it
         if self._since_s is None:
             self._since_s = now_s
 
@@ -90,6 +92,8 @@ class Checkpoints:
             return
         if whole is None or (whole.step <= self.newest and not whole.trained) or not memory.hold(whole):
             return  # not there yet, or gone between the look and the hold; the next look finds the newer one
+        if reason == "final" and not whole.trained:
+            return  # the end has not arrived everywhere yet
         if reason == "periodic" and not self.due(whole.step, now_s):
             return  # the step that is due has not arrived on the board yet
         if reason == "final" and self._best_loaded(whole):
@@ -130,7 +134,7 @@ class Checkpoints:
             self.under_way, self._aim = False, 0  # it was overwritten meanwhile, or its node is gone: another is chosen
             return
         reason = shares.reason if shares is not None else f"not all nodes sent their parts within {GATHER_S:.0f} s"
-        self.take(Answer(order, None, reason), now_s, alive=True)
+        self.take(Answer(order, None, reason), now_s, alive=self.team.gang is Gang.ALIVE)
 
     def _chosen(self, reason: str) -> Whole | None:
         """The snapshot to commit; None while there is none."""

@@ -12,7 +12,7 @@ from supervisor.engine.opening import as_mapping
 from supervisor.engine.progress import known
 from supervisor.engine.wishes import Wishes
 from supervisor.errors import DiskError, ExitCode
-from supervisor.journal import JOURNAL, read
+from supervisor.journal import read_run
 from supervisor.policy.causes import Verdict
 from supervisor.policy.lifecycle import Wish
 from supervisor.policy.restart import GiveUp
@@ -76,7 +76,7 @@ def leave(
         return Left("gave_up", ExitCode.USAGE if gave_up.usage else ExitCode.GAVE_UP)
     if wishes.wish is Wish.HAND_BACK:
         write("decision", decision="leave", delay_s=0.0, reason=f"received {wishes.by}")
-        queued = allocation.hand_back(wishes.since_s, _strikes(run_dir))
+        queued = allocation.hand_back(wishes.since_s, strikes(run_dir))
         if not allocation.cancelled:
             return Left("requeued" if queued else "interrupted", ExitCode.HANDED_BACK)
         wishes.stop("scancel")
@@ -85,10 +85,10 @@ def leave(
     return Left("stopped", ExitCode.STOPPED)
 
 
-def _strikes(run_dir: Path) -> Strikes:
+def strikes(run_dir: Path) -> Strikes:
     """What the journal tells against nodes; a disk that cannot be read tells nothing."""
     try:
-        records = read(run_dir / JOURNAL)
+        records = read_run(run_dir)
     except DiskError:
         return Strikes()
     return strikes_of(({**as_mapping(record), "time": record.time} for record in records), time.time())

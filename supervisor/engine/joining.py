@@ -155,6 +155,7 @@ def _stay(
                         world.node,
                         at,
                         received=_received(member, leader, silent_s),
+                        stopped=member.wish in (Wish.STOP, Wish.KILL),
                         tell=world.tell,
                         keep_last=job.checkpoint.keep_last,
                     )

@@ -24,6 +24,7 @@ from typing import Any
 from supervisor.engine.allocation import Allocation
 from supervisor.engine.assembly import sources_of
 from supervisor.engine.commits import Answer, Committer, Order
+from supervisor.engine.ending import strikes
 from supervisor.engine.messages import Wanted
 from supervisor.engine.node import Node
 from supervisor.errors import DiskError, ExitCode, SupervisorError
@@ -117,7 +118,7 @@ def must_act(silent_s: float, leader: Life, wish: Wish) -> bool:
     """
     if wish is not Wish.GO_ON:
         return silent_s > NOTICE_S
-    return leader is Life.DEAD or silent_s > UNKNOWN_S
+    return leader is Life.DEAD or (leader is Life.UNKNOWN and silent_s > UNKNOWN_S)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +142,7 @@ def commit_alone(
     at: Incarnation | None,
     *,
     received: str,
+    stopped: bool = False,
     tell: Callable[[str, dict[str, Any]], None],
     keep_last: int,
 ) -> Alone:
@@ -153,6 +155,7 @@ def commit_alone(
         number: of this node.
         at: the scheduler's job, None outside of one.
         received: what told that the end is near, or that the leader is gone.
+        stopped: whether that was a user, who wants the run to stay stopped.
         tell: shown every change, for people.
         keep_last: checkpoints to keep.
     """
@@ -174,23 +177,25 @@ def commit_alone(
     journal.attempt = order.number if order is not None else None
     whole = next(iter(node.memory.wholes()), None)
     evidence = f"{received}; node {number} went on without the leader"
+    allocation = Allocation(at, run_dir, write)
     if order is not None:
-        write("attempt_ended", cause=Cause.NODE_LOST.value, evidence=evidence, step=whole.step if whole else None)
+        lost = {"nodes": list(allocation.node_names[:1])} if allocation.node_names else {}
+        step = whole.step if whole is not None else None
+        write("attempt_ended", cause=Cause.NODE_LOST.value, evidence=evidence, step=step, **lost)
     secured = True
     if whole is not None and order is not None and whole.step > 0:
         answer = _commit(run_dir, wanted, node, keep_last)
         secured = answer is not None and answer.committed is not None
         _write_down(write, run_dir, answer)
-    allocation = Allocation(at, run_dir, write)
-    verdict = allocation.why(received)
-    if allocation.cancelled:
-        write("run_stopped", by="scancel", step=whole.step if whole is not None else None)
+    verdict = None if stopped else allocation.why(received)
+    if stopped or allocation.cancelled:
+        write("run_stopped", by=received if stopped else "scancel", step=whole.step if whole is not None else None)
         allocation.close("stopped")
         return Alone(ExitCode.STOPPED, secured)
     if allocation.has_been_told:
         return Alone(ExitCode.HANDED_BACK, secured)  # the leader came so far: once is enough
     write("decision", decision="leave", delay_s=0.0, reason=verdict.evidence if verdict is not None else evidence)
-    state = "requeued" if allocation.hand_back() else "interrupted"
+    state = "requeued" if allocation.hand_back(strikes=strikes(run_dir)) else "interrupted"
     allocation.close(state)
     return Alone(ExitCode.HANDED_BACK, secured)
 

@@ -301,6 +301,8 @@ class Loop:
                 self._drain_until_s = time.monotonic() + wait_s
             case Move.COMMIT_PERIODIC | Move.COMMIT_EMERGENCY | Move.COMMIT_FINAL:
                 self._checkpoints.begin(move.value.removeprefix("commit "), time.monotonic())
+                if not self._checkpoints.under_way and self._team.gang is Gang.ALIVE:
+                    self._wait()  # its step is still to come, here or elsewhere; workers ring when it is there
             case Move.KILL:
                 self._kill()
             case Move.MISS:

@@ -156,6 +156,11 @@ class Member:
             node.close()
             self._parting = ExitCode(wanted.leave)
             return
+        self._follow(node, wanted)
+        self._part(node, wanted)  # also of an attempt that is over: its end is committed while none is under way
+
+    def _follow(self, node: Node, wanted: Wanted) -> None:
+        """Have the attempt under way that the leader wants."""
         order = wanted.order
         begun = node.order is not None and order is not None and node.order.number == order.number
         if order is None:
@@ -177,7 +182,6 @@ class Member:
             due_at=wanted.due_at,
             taken=wanted.taken,
         )
-        self._part(node, wanted)
 
     def _begin(self, node: Node, wanted: Wanted) -> None:
         order = wanted.order
@@ -214,6 +218,9 @@ class Member:
         if wanted.part is None or (wanted.epoch, wanted.part[0]) == self._answered:
             return
         number, identity = wanted.part
+        if node.order is None:  # then nobody can tell which ranks these were
+            self._parted(number, "no attempt was made since its supervisor started", again=False)
+            return
         wholes = node.memory.wholes()
         whole = next((one for one in wholes if one.identity == identity), None)
         if whole is None:
@@ -275,6 +282,7 @@ class Member:
         stop = self.wish in (Wish.STOP, Wish.KILL)
         if node is None:
             return Seen(notice=notice, stop=stop)
+        beats = tuple(node.beats)  # first: what they tell of is whole by now, and not the other way round
         whole = tuple(one.identity for one in node.memory.wholes())
         if self._unbegun is not None and (node.order is None or self._unbegun[0] >= node.order.number):
             number, failure = self._unbegun
@@ -289,7 +297,7 @@ class Member:
         return Seen(
             attempt=node.order.number,
             gang=Gang.BROKEN if killed_here else gang,
-            beats=tuple(node.beats),
+            beats=beats,
             whole=whole,
             lingers=node.lingers,
             testimony=testimony,

@@ -204,6 +204,8 @@ class Resuming:
         # What ranks keep for themselves bears their old numbers: then only the disk has all of it.
         same = ledger.world_size in (None, world_size)
         self._whole = self.memory.common() if same else None
+        if self._whole is not None and (made := self._batch_of(self._whole)) is not None:
+            self._whole = self._whole if made.world_size == world_size else None
         candidates = [] if self.disk.newest is None else [self.disk.newest]
         if self._whole is not None:
             candidates.append(Candidate(self._whole.key[0], self._whole.step, "snapshot", ""))
@@ -234,7 +236,10 @@ class Resuming:
         """How a step was made up in a state; None where it does not tell."""
         if candidate.source == "checkpoint" or self._whole is None:
             return self.disk.batch
-        part = self._whole.parts[0]
+        return self._batch_of(self._whole)
+
+    def _batch_of(self, whole: Whole) -> Batch | None:
+        part = whole.parts[0]
         text = self.memory.reader(part).text(part)
         return Batch.read(json.loads(text)["shared"].get("data")) if text is not None else None
 

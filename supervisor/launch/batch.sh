@@ -70,7 +70,7 @@ put_back() {
                 put "$verdict" '{"requeue": "done", "reason": "scontrol requeue by the batch script"}'
                 return
             fi
-            seen=$(standing) && break
+            [[ $said == *disabled* ]] && break # any other refusal may pass
         else
             break
         fi
@@ -78,6 +78,10 @@ put_back() {
     case $seen in
         queued) put "$verdict" '{"requeue": "done", "reason": "the job was in the queue already"}' ;;
         cancelled) put "$verdict" '{"requeue": "no", "reason": "the job was cancelled"}' ;;
+        '') # whether it was cancelled or requeued meanwhile cannot be known
+            put "$verdict" '{"requeue": "wanted", "reason": "%s"}' "$said"
+            say "job $job was not put back ($said); the run goes on when it is submitted again"
+            ;;
         *) submit_anew "${said##*$'\n'}" "$@" ;;
     esac
 }

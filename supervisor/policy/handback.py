@@ -202,6 +202,8 @@ def _submitted(said: Said) -> Over:
     if said.ok:
         reason = f"submitted again as job {said.words}, since this one may not be requeued"
         return Over("done", reason, resubmitted=said.words)
+    if said.answer is Answer.ABSENT:
+        return Over("wanted", said.words)  # nothing was submitted: the batch script, outside of the container, may
     # A submission whose outcome is unknown is not repeated: twice is worse than not at all.
     return Over("no", f"the job may not be requeued, and was not submitted again: {said.words}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 from collections.abc import Callable
@@ -47,12 +48,13 @@ def test_two_nodes_of_one_rank_give_what_one_node_of_two_ranks_gives(run: Nodes,
     assert f"127.0.0.1:{run.port} cannot be listened on" in run.words()
     assert_nothing_left(run)
     other = run.start_node(1, job="other.yaml")
+    log = run.base / "supervisor-1.log"
+    until(lambda: log.read_text().startswith("waiting for the leader: "), "word of what it waits for")
     run.process = run.start_node(0)
     refusal = run.wait_for_event("incident")[0]
     assert "its job file is another one" in refusal.fields["detail"]
     assert other.wait(20.0) == 2
-    said = (run.base / "supervisor-1.log").read_text()
-    assert said.startswith("waiting for the leader: ")
+    said = log.read_text()
     assert "the leader sent this node away: its job file is another one" in said
     assert "the leader is there" not in said
     run.members[1] = run.start_node(1)
@@ -150,6 +152,27 @@ def test_all_nodes_leave_together_whoever_was_asked(run: Nodes, together: Run) -
     assert run.codes() == [0, 0], run.words()
     assert_same(run, together)
     assert max(redone(run)) == 0
+    assert_nothing_left(run)
+
+
+def test_of_three_nodes_one_is_lost_for_good_and_no_settled_step_with_it(tmp_path: Path) -> None:
+    """What the two others have is committed once no worker lives, so each must still give its part then."""
+    run = nodes_of(tmp_path, count=3)
+    run.args = {**TOGETHER, "max_steps": 10, "workers": 0}
+    run.place("step-6")
+    run.start().wait_at("step-6", ranks=3)
+    run.kill_node(2)
+    for board in SHM.glob(f"{PREFIX}{run.run_id()}-n2"):
+        shutil.rmtree(board)  # as a machine's memory goes with it
+    run.let_go("step-6")
+    lost = until(
+        lambda: [r for r in run.journal("checkpoint_committed") if r.fields.get("stood_in")], "checkpoint", 9.0
+    )
+    assert [(r.count("step"), r.fields["stood_in"]) for r in lost] == [(5, [2])]
+    run.members[2] = run.start_node(2)
+    assert run.codes() == [0, 0, 0], run.words()
+    assert redone(run) == [0]
+    assert run.journal("training_started")[-1].fields["source"] == "checkpoint"
     assert_nothing_left(run)
 
 
