@@ -99,7 +99,7 @@ class Seen:
         beats: of its ranks, in their order.
         whole: snapshots that are whole on all its ranks.
         lingers: processes of a finished gang stay longer than they should.
-        failure: why the attempt could not be begun here, or memory was refused; None if all is well.
+        failure: why the attempt could not be begun here; None if it could.
         testimony: how the attempt ended here, as far as it is known.
         notice: name of the signal that told that the end is near; None without one.
         stop: whether somebody there asked the run to stop.

@@ -44,6 +44,7 @@ from supervisor.journal import Journal, read_run
 from supervisor.launch.gpus import visible_gpus
 from supervisor.launch.interfaces import interface_of
 from supervisor.launch.processes import adopt_orphans
+from supervisor.launch.resubmit import AFTER
 from supervisor.launch.slurm import incarnation
 from supervisor.lease import Lease, acquire
 from supervisor.link.address import Address, new_token
@@ -55,9 +56,6 @@ from supervisor.watch.requests import forget_stop
 from supervisor.watch.signals import Inbox, listen
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-
-#: Set for a job that was submitted to start once others are over: their ids, with commas.
-AFTER = "SUPERVISOR_AFTER"
 
 Tell = Callable[[str, Mapping[str, Any]], None]
 

@@ -56,7 +56,6 @@ class Team:
     rejoin_s: float = REJOIN_S
     _killing: bool = False
     _missing_since_s: float = field(default_factory=time.monotonic)
-    _pumped_s: float = 0.0
 
     def __post_init__(self) -> None:
         self.node.attend = self.attend
@@ -79,7 +78,6 @@ class Team:
     def hear(self, now_s: float) -> bool:
         """Hear the members; whether there is any news."""
         assert self.crew is not None
-        self._pumped_s = now_s
         news = self.crew.look(now_s)
         complete = self.attendance_now() is Attendance.COMPLETE
         self.was_complete = self.was_complete or complete

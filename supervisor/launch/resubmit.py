@@ -21,7 +21,7 @@ from supervisor.launch.slurm import Incarnation, run
 from supervisor.launch.slurm_text import fields_of
 from supervisor.policy.handback import Answer, Said
 
-#: Set in the new job: the job that it follows, which is over by then. The lease need not watch its owner.
+#: Set in a job that was submitted to start once others are over: their ids, with commas. No lease of theirs is watched.
 AFTER = "SUPERVISOR_AFTER"
 #: How long a submission may take: a plugin of the site may look at it [s].
 SUBMIT_S = 15.0

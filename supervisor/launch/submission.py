@@ -23,6 +23,7 @@ from typing import Any
 
 from supervisor.errors import JobError, MachineError
 from supervisor.launch.parameters import Where, check_carried, read
+from supervisor.launch.resubmit import AFTER
 
 #: An answer of sbatch that takes longer is none [s]; a site's submit plugin may take its time.
 PATIENCE_S = 60.0
@@ -230,6 +231,6 @@ def _without_job(environment: Mapping[str, str], told: Sequence[str]) -> dict[st
     return {
         key: value
         for key, value in environment.items()
-        if key not in {*overruling, "SUPERVISOR_AFTER"}
+        if key not in {*overruling, AFTER}
         and (not key.startswith(("SLURM_", "SLURMD_", "SRUN_")) or key in ("SLURM_CONF", "SLURM_JWT"))
     }

@@ -53,17 +53,21 @@ def submit(site: Cluster, base: Path, *options: str) -> Submitted:
     return Submitted.submit(site, run, "--nodes=2", *options)
 
 
-def assert_resumed(job: Submitted, undisturbed: Run, *, lost: bool = False) -> None:
+def assert_resumed(job: Submitted, undisturbed: Run, *, lost: bool = False, limited: bool = False) -> None:
     """It is requeued once, loses no step, and gives what it would have given.
+
+    On a busy machine a job with a minute to run reaches that limit more than once.
 
     A lost rank's share of the loss since the last line of the log is gone with it: then the log is not compared.
     """
     job.run.let_go(f"step-{HELD}")
     job.again(1)
     assert job.over() == "COMPLETED", job.log()
-    assert job.shown("Restarts") == "1"
-    assert job.verdict(1) == {"requeue": "no", "reason": "finished"}
-    first, second = job.told("training_started")
+    restarts = int(job.shown("Restarts"))
+    assert restarts == 1 or (limited and restarts > 1)
+    assert job.verdict(restarts) == {"requeue": "no", "reason": "finished"}
+    first, second, *more = job.told("training_started")
+    assert not more or limited
     assert (first.fields["source"], second.fields["source"]) == ("fresh", "checkpoint")
     assert second.fields["step"] == HELD - 1
     if not lost:
@@ -121,4 +125,4 @@ def test_a_run_whose_time_is_up_leaves_before_and_comes_back(limited: Submitted,
     assert limited.left()["requeue"] == "done"
     assert limited.told("notice")[0].fields["kind"] == "the end of the allocation"
     assert limited.told("attempt_ended")[0].fields["cause"] == "time_limit"
-    assert_resumed(limited, undisturbed)
+    assert_resumed(limited, undisturbed, limited=True)
