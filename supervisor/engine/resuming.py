@@ -144,7 +144,8 @@ def leave_note(memory: Memory, run_id: str, order: AttemptOrder) -> None:
         OSError: the note, or the checkpoint, could not be handled.
     """
     directory = memory.board.directory / f"resume-{order.number}"
-    shutil.rmtree(directory, ignore_errors=True)
+    for old in memory.board.directory.glob("resume-*"):
+        shutil.rmtree(old, ignore_errors=True)  # of attempts that are over: each is as large as a checkpoint
     start = order.start
     if start.checkpoint is not None and start.source == "checkpoint":
         note_checkpoint(directory, start.checkpoint, start.step)
