@@ -11,7 +11,7 @@ import math
 import os
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from supervisor.engine.handing_back import go
 from supervisor.engine.opening import write_whole
 from supervisor.errors import ExitCode
 from supervisor.launch.resubmit import record, resubmit
-from supervisor.launch.slurm import Incarnation, addresses, ask, ask_site, exclude, release, usable
+from supervisor.launch.slurm import Incarnation, ask, ask_site, exclude, release, usable
 from supervisor.launch.slurm_text import Site, expand
 from supervisor.policy.causes import Cause, Verdict
 from supervisor.policy.handback import Facts, Over, Said, held
@@ -96,10 +96,6 @@ class Allocation:
     def no_kill(self) -> bool:
         """Whether the allocation outlives a node of its own."""
         return self._at is not None and self._at.no_kill
-
-    def addresses(self, names: Sequence[str]) -> dict[str, str]:
-        """Where each of these nodes listens; the scheduler is asked once for all."""
-        return addresses(names) if self._at is not None else {name: name for name in names}
 
     def time_is_up(self, now_s: float, grace_s: float) -> bool:
         """Whether the allocation ends so soon that it is time to go.

@@ -310,17 +310,16 @@ class Crew:
 
     # -- leaving
 
-    def dismiss(self, code: int | None, state: str, *, keep: bool) -> None:
+    def dismiss(self, code: int | None, *, keep: bool) -> None:
         """Have every member leave with this exit code, and hang up; a second time nothing happens.
 
         Args:
             code: None for a leader that leaves undecided: then the run goes on elsewhere.
-            state: of the run.
             keep: their boards are needed by whoever goes on with the run.
         """
         if self.dismissed:
             return
         self.dismissed = True
-        self.want(leave=ExitCode.HANDED_BACK if code is None else code, kill=True, keep=keep, state=state)
+        self.want(leave=ExitCode.HANDED_BACK if code is None else code, kill=True, keep=keep)
         self._hub.flush(DISMISS_S)
         self._hub.close()

@@ -166,7 +166,7 @@ class Loop:
             self._starter.close()
             self._allocation.close(self._course.state)
             if self.crew is not None:
-                self.crew.dismiss(self._course.exit, self._course.state, keep=self.board_is_needed)
+                self.crew.dismiss(self._course.exit, keep=self.board_is_needed)
         self._checkpoints.committer.close(patience_s=0.0 if self._checkpoints.under_way else CLOSE_S)
         self._tell_progress(force=True)
         self._disk.close(CLOSE_S)
@@ -425,7 +425,7 @@ class Loop:
     def _dismiss(self, code: ExitCode) -> None:
         """Have the members leave first: while a scheduler lets us wait, they would take us for dead and act alone."""
         if self.crew is not None:
-            self.crew.dismiss(code, self._course.state, keep=self.board_is_needed)
+            self.crew.dismiss(code, keep=self.board_is_needed)
 
     @property
     def board_is_needed(self) -> bool:

@@ -49,7 +49,6 @@ class Wanted:
         part: number of the commit that a part is wanted for, and of which snapshot; None for none.
         leave: exit code to leave with; None to stay.
         keep: whoever leaves is to leave its board: the newest state is not on disk.
-        state: of the run, in the contract's words.
     """
 
     run_id: str
@@ -65,7 +64,6 @@ class Wanted:
     part: tuple[int, Identity] | None = None
     leave: int | None = None
     keep: bool = False
-    state: str = "starting"
 
     def fields(self) -> dict[str, Any]:
         """As it is sent."""
