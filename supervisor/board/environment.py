@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from supervisor.owner import start_ticks
 
@@ -22,6 +25,10 @@ SNAPSHOT = "SUPERVISOR_SNAPSHOT"
 ACCEPT_CHANGES = "SUPERVISOR_ACCEPT_CHANGES"
 #: Micro-batches of a step, in place of the program's own number: the ranks are others than they were.
 ACCUMULATION = "SUPERVISOR_ACCUMULATION"
+#: What is changed of the program's own settings so that it can go on: one JSON object.
+ADAPTED = "SUPERVISOR_ADAPTED"
+#: Samples that one device is to take at a time, for programs that are not transformers'; only where it was changed.
+MICRO_BATCH = "SUPERVISOR_MICRO_BATCH"
 #: Set for workers that are to wait at the gate until the attempt before them has ended.
 STANDBY = "SUPERVISOR_STANDBY"
 #: On everything an attempt starts; a kill is over when nothing has it.
@@ -53,6 +60,7 @@ def worker_environment(
     standby: bool = False,
     node: int = 0,
     accumulation: int | None = None,
+    adapted: Mapping[str, Any] | None = None,
 ) -> dict[str, str]:
     """The variables of one attempt; the supervisor is this process.
 
@@ -71,6 +79,7 @@ def worker_environment(
         standby: whether they are to wait at the gate; what they resume from is told to them there.
         node: number of this node.
         accumulation: micro-batches of a step, in place of the program's own number.
+        adapted: what else is changed of the program's own settings.
     """
     made = {
         BOARD: str(board),
@@ -94,4 +103,8 @@ def worker_environment(
         made[STANDBY] = "1"
     if accumulation is not None:
         made[ACCUMULATION] = str(accumulation)
+    if adapted:
+        made[ADAPTED] = json.dumps(adapted)
+        if "micro_batch" in adapted:
+            made[MICRO_BATCH] = str(adapted["micro_batch"])
     return made

@@ -24,7 +24,7 @@ from pathlib import Path
 
 PAGE = 4096
 HALF = PAGE // 2
-MAGIC = b"LSBOARD1"
+MAGIC = b"LSBOARD2"
 CONTROL = "control"
 BELL = "bell"
 
@@ -70,6 +70,13 @@ class Beat:
         wish: generation of memory asked for, 0 for none.
         wish_bytes: size asked for.
         trained: a `Trained`.
+        grad_norm: last gradient norm seen, NaN while unknown.
+        own_s: what a step usually takes of this rank alone, before it waits for the others [s], NaN while unknown.
+        diverged_at: first step whose loss or gradient was not finite, or far from the usual; -1 for none.
+        micro_batch: samples that one device takes at a time, -1 while unknown.
+        accumulation: micro-batches of each rank in a step, -1 while unknown.
+        loader_workers: processes that load data for this rank, -1 while unknown.
+        checkpointing: whether activations are computed again rather than kept, 0 or 1; -1 while unknown.
     """
 
     pid: int = 0
@@ -85,6 +92,13 @@ class Beat:
     wish: int = 0
     wish_bytes: int = 0
     trained: int = Trained.NOT_YET
+    grad_norm: float = float("nan")
+    own_s: float = float("nan")
+    diverged_at: int = -1
+    micro_batch: int = -1
+    accumulation: int = -1
+    loader_workers: int = -1
+    checkpointing: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +153,7 @@ class Orders:
         return step == self.due_at > 0 or (self.due_every > 0 and step % self.due_every == 0)
 
 
-_BEAT = struct.Struct("<qqqqqqddddqqq")
+_BEAT = struct.Struct("<qqqqqqddddqqqddqqqqq")
 _REPLY = struct.Struct("<qqqqq")
 _ORDERS = struct.Struct("<qqqqqqqq")
 _VERSION = struct.Struct("<Q")

@@ -93,6 +93,11 @@ class Allocation:
         return isinstance(told, dict) and told.get("requeue") in ("done", "wanted")
 
     @property
+    def scheduled(self) -> bool:
+        """Whether a scheduler gave it, and can give another."""
+        return self._at is not None
+
+    @property
     def no_kill(self) -> bool:
         """Whether the allocation outlives a node of its own."""
         return self._at is not None and self._at.no_kill

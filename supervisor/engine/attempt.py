@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from supervisor.board.slots import Identity
 from supervisor.launch.command import Rendezvous
+from supervisor.policy.adapt import Adaptation
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,7 @@ class AttemptOrder:
         processes: ranks on each node.
         start: what it goes on from.
         accept_changes: whether pinned inputs may change.
+        adaptation: what its program is set to in place of its own settings.
     """
 
     number: int
@@ -49,6 +51,7 @@ class AttemptOrder:
     processes: int
     start: Start
     accept_changes: bool = False
+    adaptation: Adaptation = field(default_factory=Adaptation)
 
     @property
     def world_size(self) -> int:

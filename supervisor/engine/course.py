@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,9 +15,10 @@ from supervisor.engine.progress import known
 from supervisor.engine.wishes import Wishes
 from supervisor.errors import ExitCode
 from supervisor.job import Job, Off
+from supervisor.policy.adapt import CHANGES, Settings
 from supervisor.policy.causes import Cause, Verdict
 from supervisor.policy.ledger import Ledger
-from supervisor.policy.restart import Finish, GiveUp, Restart, decide
+from supervisor.policy.restart import Adapt, Facts, Finish, GiveUp, GoBack, LeaveNode, Limits, Restart, decide
 from supervisor.policy.resume import Refuse
 from supervisor.policy.storage import wait_for_storage_s
 
@@ -54,7 +56,15 @@ class Course:
         """Whether the run is decided; only leaving remains."""
         return self.gave_up is not None or self.exit is not None
 
-    def follow(self, verdict: Verdict, ledger: Ledger, *, trained: bool, nodes: Sequence[str] = ()) -> None:
+    def follow(
+        self,
+        verdict: Verdict,
+        ledger: Ledger,
+        *,
+        trained: bool,
+        nodes: Sequence[str] = (),
+        settings: Settings | None = None,
+    ) -> None:
         """Take the course that follows an attempt.
 
         Args:
@@ -62,19 +72,46 @@ class Course:
             ledger: of the run, this attempt included.
             trained: whether its training had begun.
             nodes: names of those on which the cause lies.
+            settings: of its program, as far as they are known.
         """
-        decision = decide(verdict, ledger, self.job.recovery.max_barren)
+        facts = Facts(settings=settings or Settings(), chance=random.random())  # noqa: S311 - it spreads pauses
+        decision = decide(verdict, ledger, self._limits, facts)
         match decision:
             case Finish():
                 self.write("decision", decision="finish", delay_s=0.0, reason=verdict.evidence)
                 self._finish(trained=trained)
             case Restart(delay_s):
                 self._incident(verdict, f"restart in {delay_s:.0f} s" if delay_s else "restart at once", nodes)
-                self.write("decision", decision="restart", delay_s=delay_s, reason=verdict.evidence)
-                self.launch_at_s = time.monotonic() + delay_s
-                self.state = "waiting"
+                self._again("restart", delay_s, verdict)
+            case Adapt(to, detail, delay_s):
+                self._incident(verdict, detail, nodes)
+                self.write("adapted", detail=detail, **{CHANGES: to.told()})
+                self._again("adapt", delay_s, verdict)
+            case GoBack(before, skip, detail):
+                self._incident(verdict, detail, nodes)
+                changes = ledger.adaptation.skipping(skip).told()
+                self.write("adapted", lineage=ledger.lineage + 1, before=before, detail=detail, **{CHANGES: changes})
+                self._again("roll_back", 0.0, verdict)
+            case LeaveNode(reason):
+                self._incident(verdict, "leave this allocation", nodes)
+                self.wishes.hand_back(reason)
             case GiveUp():
                 self._give_up(verdict, decision, nodes)
+
+    @property
+    def _limits(self) -> Limits:
+        recovery = self.job.recovery
+        return Limits(
+            max_barren=recovery.max_barren,
+            shrink=recovery.on_oom == "shrink",
+            roll_back=recovery.on_nan == "rollback",
+            requeues=self.allocation.scheduled,
+        )
+
+    def _again(self, word: str, delay_s: float, verdict: Verdict) -> None:
+        self.write("decision", decision=word, delay_s=delay_s, reason=verdict.evidence)
+        self.launch_at_s = time.monotonic() + delay_s
+        self.state = "waiting"
 
     def could_not_start(self, error: Exception, attempt: int, world_size: int, ledger: Callable[[], Ledger]) -> None:
         """An attempt could not be started: storage that is gone is waited for, all else counts as an attempt.
@@ -126,7 +163,7 @@ class Course:
             verdict = Verdict(Cause.NODE_LOST, f"{missing} did not join")
             self.write("attempt_started", attempt=attempt, world_size=world_size)
             self.write("attempt_ended", cause=verdict.cause.value, evidence=verdict.evidence, step=None)
-            decision = decide(verdict, ledger(), self.job.recovery.max_barren)
+            decision = decide(verdict, ledger(), self._limits)
             if isinstance(decision, GiveUp):
                 self._give_up(verdict, decision)
                 return

@@ -28,7 +28,7 @@ from supervisor.engine.origin import Origin
 from supervisor.engine.predecessor import EVIDENCE, end_workers, last_settled
 from supervisor.engine.progress import Progress, known
 from supervisor.engine.resuming import Resuming
-from supervisor.engine.seeing import Sight
+from supervisor.engine.seeing import Sight, settings_of
 from supervisor.engine.starting import Starter
 from supervisor.engine.team import Team
 from supervisor.engine.verdicts import verdict_of
@@ -380,6 +380,7 @@ class Loop:
             processes=self.world.processes,
             start=start,
             accept_changes=self.accept_changes,
+            adaptation=self.ledger.adaptation,
         )
 
     def _kill(self) -> None:
@@ -420,7 +421,8 @@ class Loop:
         self._drain_until_s = None
         self._team.give_orders(drain=0)
         if self._wishes.wish is Wish.GO_ON or verdict.cause is Cause.FINISHED:
-            self._course.follow(verdict, self.ledger, trained=self._training, nodes=nodes)
+            settings = settings_of(beats)
+            self._course.follow(verdict, self.ledger, trained=self._training, nodes=nodes, settings=settings)
 
     def _dismiss(self, code: ExitCode) -> None:
         """Have the members leave first: while a scheduler lets us wait, they would take us for dead and act alone."""

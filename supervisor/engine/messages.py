@@ -19,6 +19,7 @@ from supervisor.board.slots import Identity
 from supervisor.engine.attempt import AttemptOrder, Start
 from supervisor.engine.node import Testimony
 from supervisor.launch.command import Rendezvous
+from supervisor.policy.adapt import Adaptation
 from supervisor.policy.causes import RankEnd
 from supervisor.policy.lifecycle import Gang
 
@@ -175,6 +176,7 @@ def _order_fields(order: AttemptOrder) -> dict[str, Any]:
     told = asdict(order)
     checkpoint = order.start.checkpoint
     told["start"]["checkpoint"] = None if checkpoint is None else str(checkpoint)
+    told["adaptation"] = order.adaptation.told()
     return told
 
 
@@ -184,7 +186,9 @@ def _read_order(told: Mapping[str, Any]) -> AttemptOrder:
     start["checkpoint"] = None if checkpoint is None else Path(checkpoint)
     start["identity"] = None if identity is None else _identity(identity)
     rendezvous = _typed(Rendezvous(**told["rendezvous"]))
-    return _typed(AttemptOrder(**{**told, "start": _typed(Start(**start)), "rendezvous": rendezvous}))
+    adaptation = Adaptation().after(told["adaptation"])
+    made = {**told, "start": _typed(Start(**start)), "rendezvous": rendezvous, "adaptation": adaptation}
+    return _typed(AttemptOrder(**made))
 
 
 def _identity(values: Sequence[int]) -> Identity:

@@ -138,6 +138,7 @@ def plan(job: Job) -> Plan:
             rendezvous=Rendezvous("127.0.0.1" if job.launch.nodes == 1 else "LEADER", free_port(), job.launch.nodes),
             processes=processes,
             start=Start(checkpoint=found.path if found is not None else None),
+            adaptation=ledger.adaptation,
         ),
         board=board_roots()[0] / name,
         run_id=ledger.run_id or "<run id>",

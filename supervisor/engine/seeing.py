@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from supervisor.board.pages import Beat, Phase, Trained
@@ -11,6 +12,7 @@ from supervisor.engine.memory import Memory
 from supervisor.engine.team import Team
 from supervisor.engine.wishes import Wishes
 from supervisor.job import Job, Off, Steps
+from supervisor.policy.adapt import Settings
 from supervisor.policy.lifecycle import Gang, Situation, Wish
 from supervisor.policy.schedule import snapshot_period
 
@@ -122,3 +124,22 @@ class Sight:
             return max(step // period * period, step // due_every * due_every if due_every else 0)
         whole = self.memory.common()
         return whole.step if whole is not None and not whole.trained else -1
+
+
+def settings_of(beats: Sequence[Beat]) -> Settings:
+    """How the program was set, as any rank published it.
+
+    >>> settings_of([Beat(), Beat(micro_batch=4, accumulation=2)])
+    Settings(micro_batch=4, accumulation=2, loader_workers=None, checkpointing=None)
+    """
+
+    def told(name: str) -> int | None:
+        return next((value for beat in beats if (value := getattr(beat, name)) >= 0), None)
+
+    checkpointing = told("checkpointing")
+    return Settings(
+        micro_batch=told("micro_batch"),
+        accumulation=told("accumulation"),
+        loader_workers=told("loader_workers"),
+        checkpointing=None if checkpointing is None else bool(checkpointing),
+    )

@@ -77,8 +77,8 @@ class Starter:
             OSError: the launcher could not be started.
         """
         self._forget_gate()
-        ready, wanted = self._standby, (order.number, order.lineage)
-        if ready is not None and (ready.order.number, ready.order.lineage) == wanted and not ready.workers.left:
+        ready = self._standby
+        if ready is not None and _alike(ready.order, order) and not ready.workers.left:
             self._standby, self._opened = None, ready.gate
             checkpoint = order.start.checkpoint
             ready.gate.open(resume_from=None if checkpoint is None else str(checkpoint))
@@ -162,3 +162,9 @@ class Starter:
             resource_held=self.resource_held,
             children=self._children,
         )
+
+
+def _alike(stood_by: AttemptOrder, wanted: AttemptOrder) -> bool:
+    """Whether workers that stand by were started as those that are wanted would be."""
+    one, other = ((o.number, o.lineage, o.start.accumulation, o.adaptation) for o in (stood_by, wanted))
+    return one == other

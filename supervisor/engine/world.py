@@ -79,6 +79,7 @@ def attempt_command(
         standby=standby,
         node=world.node,
         accumulation=order.start.accumulation,
+        adapted=order.adaptation.told(),
     )
     if order.rendezvous.nodes > 1 and world.interface is not None and GLOO not in {*job.env, *world.environment}:
         environment[GLOO] = world.interface

@@ -6,9 +6,10 @@ Nothing else holds it, so budgets survive a requeue and a new machine.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from supervisor.policy.adapt import CHANGES, Adaptation
 from supervisor.policy.causes import CLASSES, Cause, CauseClass
 
 
@@ -31,6 +32,10 @@ class Ledger:
         gave_up: why the run gave up, until it is forgiven.
         open_attempt: an attempt whose end nobody has written down, None for none.
         epoch: highest epoch under which the run was ever owned.
+        adaptation: what the next attempt is started with in place of the program's own settings.
+        root: what ended the last attempt, and after which step; None if it is nothing that can be compared.
+        same_root: attempts in a row that ended for that root at that step.
+        behind: each time the run went back, the lineage that began then, and the step that it went back behind.
     """
 
     run_id: str | None = None
@@ -47,6 +52,20 @@ class Ledger:
     gave_up: str | None = None
     open_attempt: int | None = None
     epoch: int = 0
+    adaptation: Adaptation = field(default_factory=Adaptation)
+    root: tuple[str, int | None] | None = None
+    same_root: int = 0
+    behind: tuple[tuple[int, int], ...] = ()
+
+    def counts(self, lineage: int, step: int) -> bool:
+        """Whether a state still counts: the run has not gone back behind it since.
+
+        >>> Ledger(behind=((1, 7),)).counts(0, 6), Ledger(behind=((1, 7),)).counts(0, 7)
+        (True, False)
+        >>> Ledger(behind=((1, 7),)).counts(1, 7)
+        True
+        """
+        return all(lineage >= began or step < before for began, before in self.behind)
 
 
 def fold(records: Iterable[Mapping[str, Any]], start: Ledger | None = None) -> Ledger:
@@ -68,7 +87,8 @@ def _after(ledger: Ledger, record: Mapping[str, Any]) -> Ledger:  # noqa: PLR091
         case "run_started":
             anew = Ledger(lineage=ledger.lineage + 1, attempts=ledger.attempts, epoch=ledger.epoch)
             fresh = anew if record.get("fresh") else ledger
-            forgiven = replace(fresh, gave_up=None, barren=0) if record.get("forgive") else fresh
+            anew = replace(fresh, gave_up=None, barren=0, same_root=0)
+            forgiven = anew if record.get("forgive") else fresh
             return replace(
                 forgiven,
                 run_id=record.get("run_id", ledger.run_id),
@@ -99,6 +119,11 @@ def _after(ledger: Ledger, record: Mapping[str, Any]) -> Ledger:  # noqa: PLR091
             )
         case "attempt_ended":
             return _ended(replace(ledger, open_attempt=None), record)
+        case "adapted" if CHANGES in record:
+            # With other settings it is another attempt at it: what the old ones bore tells nothing.
+            adaptation = ledger.adaptation.after(record[CHANGES])
+            adapted = replace(ledger, adaptation=adaptation, barren=0, same_root=0)
+            return _back(adapted, record.get("lineage"), record.get("before"))
         case "run_finished":
             return replace(ledger, finished=True, gave_up=None)
         case "run_gave_up":
@@ -106,8 +131,24 @@ def _after(ledger: Ledger, record: Mapping[str, Any]) -> Ledger:  # noqa: PLR091
     return ledger
 
 
+def _back(ledger: Ledger, lineage: object, before: object) -> Ledger:
+    """Behind a step: what was settled from there on counts as never done."""
+    if not isinstance(lineage, int) or not isinstance(before, int) or lineage <= ledger.lineage:
+        return ledger
+    return replace(
+        ledger,
+        lineage=lineage,
+        behind=(*ledger.behind, (lineage, before)),
+        best_step=min(ledger.best_step, before - 1),
+        trained_step=None,
+    )
+
+
 def _ended(ledger: Ledger, record: Mapping[str, Any]) -> Ledger:
     step = record.get("step")
+    root = (record["root"], step) if isinstance(record.get("root"), str) else None
+    again = root is not None and root == ledger.root
+    ledger = replace(ledger, root=root, same_root=ledger.same_root + 1 if again else int(root is not None))
     newer = isinstance(step, int) and step > ledger.best_step
     if newer:
         return replace(ledger, barren=0, best_step=int(step or 0))

@@ -1,12 +1,14 @@
 """What to do when an attempt has ended.
 
-Every rule about trying again lives in this file.
+Every rule about trying again lives in this file; what is changed in between is found out by
+`policy.shrink` (memory) and `policy.divergence` (going back).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from supervisor.policy.adapt import Adaptation, Settings
 from supervisor.policy.causes import CLASSES, Cause, CauseClass, Verdict
 from supervisor.policy.ledger import Ledger
 
@@ -28,6 +30,47 @@ class Restart:
 
 
 @dataclass(frozen=True, slots=True)
+class Adapt:
+    """Change settings, remember that, and start again.
+
+    Attributes:
+        to: what the next attempt is started with.
+        detail: what changes, for people.
+        delay_s: pause before it [s].
+    """
+
+    to: Adaptation
+    detail: str
+    delay_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class GoBack:
+    """Go on from a state before a step, in a new lineage, and pass over the data that did the harm.
+
+    Attributes:
+        before: the step that went wrong: states of it and of later ones do not count any more.
+        skip: first and last step whose data is passed over.
+        detail: for people.
+    """
+
+    before: int
+    skip: tuple[int, int]
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeaveNode:
+    """Leave this allocation for one without the node that is at fault.
+
+    Attributes:
+        reason: for people.
+    """
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class GiveUp:
     """Stop; a person has to look.
 
@@ -40,48 +83,92 @@ class GiveUp:
     usage: bool = False
 
 
-Decision = Finish | Restart | GiveUp
+Decision = Finish | Restart | Adapt | GoBack | LeaveNode | GiveUp
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What the job file and the place allow.
+
+    Attributes:
+        max_barren: how many barren attempts in a row are enough.
+        shrink: whether settings may be changed after memory ran out.
+        roll_back: whether to go back behind a divergence.
+        requeues: whether there are other nodes to be had.
+    """
+
+    max_barren: int = 3
+    shrink: bool = True
+    roll_back: bool = True
+    requeues: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What an attempt left besides its verdict.
+
+    Attributes:
+        settings: of its program.
+        chance: a number from 0 to 1, drawn anew each time: runs that failed together do not come back together.
+    """
+
+    settings: Settings = field(default_factory=Settings)
+    chance: float = 0.5
+
+
+#: What may lie in the program itself, which does the same each time; the others come from around it.
+_PERHAPS_THE_PROGRAM = (Cause.CRASHED, Cause.UNKNOWN)
 _BASE_DELAY_S = 5.0
 _MAX_DELAY_S = 600.0
+#: The same root at the same step so often is no chance.
+_NO_CHANCE = 2
 
 
-def decide(verdict: Verdict, ledger: Ledger, max_barren: int) -> Decision:
+def decide(verdict: Verdict, ledger: Ledger, limits: Limits, facts: Facts | None = None) -> Decision:
     """Choose what follows an attempt that ended by itself.
 
-    What is permanent stops at once. Everything else is tried again while attempts still
-    settle newer steps: barren attempts in a row, not attempts in all, measure a hopeless run.
+    What is permanent stops at once. What comes again unless something is changed has that changed. Everything
+    else is tried again while attempts still settle newer steps: barren attempts in a row, not attempts in all,
+    measure a hopeless run.
 
     Args:
         verdict: why it ended.
         ledger: what the attempts so far have shown, this one included.
-        max_barren: how many barren attempts in a row are enough.
+        limits: of the job and the place.
+        facts: what the attempt left besides.
 
     Source:
         NVIDIA Resiliency Extension, fault_tolerance, `max_no_progress_cycles`.
 
-    >>> decide(Verdict(Cause.CRASHED, ""), Ledger(barren=0), 3)
+    >>> decide(Verdict(Cause.CRASHED, ""), Ledger(barren=0), Limits())
     Restart(delay_s=0.0)
-    >>> decide(Verdict(Cause.CRASHED, "rank 0"), Ledger(barren=3), 3)
+    >>> decide(Verdict(Cause.CRASHED, "rank 0"), Ledger(barren=3), Limits())
     GiveUp(reason='crashed: 3 attempts in a row settled no newer step; the last one: rank 0', usage=False)
     """
+    facts = facts or Facts()
     if verdict.cause is Cause.FINISHED:
         return Finish()
     if CLASSES[verdict.cause] is CauseClass.PERMANENT:
         return GiveUp(f"{verdict.cause.value}: {verdict.evidence}", usage=verdict.usage and ledger.best_step < 0)
-    if ledger.barren >= max_barren:
+    if verdict.cause in _PERHAPS_THE_PROGRAM and ledger.same_root >= _NO_CHANCE:
+        at = "before training began" if ledger.root is None or ledger.root[1] is None else f"at step {ledger.root[1]}"
+        many = f"the same {ledger.same_root} times {at}, so another try would end there, too"
+        return GiveUp(f"{verdict.cause.value}: {many}: {verdict.evidence}")
+    if ledger.barren >= limits.max_barren:
         many = f"{ledger.barren} attempts in a row settled no newer step"
         return GiveUp(f"{verdict.cause.value}: {many}; the last one: {verdict.evidence}")
-    return Restart(backoff_s(ledger.barren))
+    return Restart(backoff_s(ledger.barren, facts.chance))
 
 
-def backoff_s(barren: int) -> float:
-    """Seconds to pause before the next attempt: none after progress, then doubling.
+def backoff_s(barren: int, chance: float = 0.5) -> float:
+    """Seconds to pause before the next attempt: none after progress, then doubling, give or take a quarter.
 
     >>> [backoff_s(n) for n in (0, 1, 2, 3, 2000)]
     [0.0, 5.0, 10.0, 20.0, 600.0]
+    >>> backoff_s(1, 0.0), backoff_s(1, 1.0)
+    (3.75, 6.25)
     """
     if barren == 0:
         return 0.0
     doublings = min(barren - 1, 30)  # 2.0 ** 1024 overflows a float
-    return min(_MAX_DELAY_S, _BASE_DELAY_S * 2.0**doublings)
+    return min(_MAX_DELAY_S, _BASE_DELAY_S * 2.0**doublings) * (0.75 + 0.5 * chance)

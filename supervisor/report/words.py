@@ -29,6 +29,8 @@ CAUSES = {
 
 DECISIONS = {
     "restart": "started again",
+    "adapt": "started again with other settings",
+    "roll_back": "went back, and started again from there",
     "give_up": "gave up: a person has to look",
     "finish": "the run is finished",
     "leave": "handed back; the same command goes on with it",
@@ -165,7 +167,7 @@ def decided(decision: str | None, delay_s: float | None) -> str:
     'started again after 30 s'
     """
     words = DECISIONS.get(decision or "", one_line(decision) or "nothing was decided")
-    return f"{words} after {duration(delay_s)}" if decision == "restart" and delay_s else words
+    return f"{words} after {duration(delay_s)}" if decision in ("restart", "adapt") and delay_s else words
 
 
 def _stood_in(ranks: object) -> str:

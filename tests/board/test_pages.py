@@ -34,7 +34,9 @@ from supervisor.board.pages import Beat, Control
 control, count = Control(Path(sys.argv[1])), int(sys.argv[2])
 for n in range(1, count + 1):
     control.publish(0, Beat(pid=n, start_ticks=n, phase=n % 9, step=n, resumed=n, max_steps=n, time_s=float(n),
-                            loss=float(n), step_s=float(n), snapshot_s=float(n), wish=n, wish_bytes=n, trained=n))
+                            loss=float(n), step_s=float(n), snapshot_s=float(n), wish=n, wish_bytes=n, trained=n,
+                            grad_norm=float(n), own_s=float(n), diverged_at=n, micro_batch=n, accumulation=n,
+                            loader_workers=n, checkpointing=n))
 """
 
 
@@ -50,7 +52,14 @@ float64 = st.floats(allow_nan=False)
 @settings(deadline=None, max_examples=30)
 @given(
     beat=st.builds(
-        Beat, int64, int64, st.sampled_from(Phase), int64, int64, int64, *[float64] * 4, int64, int64, int64
+        Beat,
+        *[int64] * 2,
+        st.sampled_from(Phase),
+        *[int64] * 3,
+        *[float64] * 4,
+        *[int64] * 3,
+        *[float64] * 2,
+        *[int64] * 5,
     ),
     orders=st.builds(Orders, *[int64] * 7),
     numbers=st.tuples(*[int64] * 4),
@@ -154,7 +163,7 @@ def test_a_writer_killed_in_the_middle_leaves_what_was_read_last(control: Contro
 
 def test_a_reader_never_sees_half_of_a_beat_of_another_process(control: Control, tmp_path: Path) -> None:
     count = 30_000
-    control.publish(0, Beat(*[0] * 13))
+    control.publish(0, Beat(*[0] * 20))
     writer = subprocess.Popen([sys.executable, "-c", HAMMER, str(tmp_path / CONTROL), str(count)])
     seen: list[int] = []
 

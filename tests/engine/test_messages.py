@@ -17,6 +17,7 @@ from supervisor.engine.attempt import AttemptOrder, Start
 from supervisor.engine.messages import SEEN, WANTED, MessageError, Seen, Wanted
 from supervisor.launch.command import Rendezvous
 from supervisor.link.wire import HEAD_LIMIT, Decoder, Frame, encode
+from supervisor.policy.adapt import Adaptation
 from supervisor.policy.causes import RankEnd
 from supervisor.policy.lifecycle import Gang
 
@@ -25,7 +26,16 @@ WORDS = st.text(max_size=12)
 IDENTITY = st.tuples(WHOLE, WHOLE, WHOLE, WHOLE)
 FLOATS = st.floats(allow_nan=False)
 BEATS = st.builds(
-    Beat, pid=WHOLE, phase=st.sampled_from(Phase), step=WHOLE, loss=FLOATS, step_s=FLOATS, snapshot_s=FLOATS
+    Beat,
+    pid=WHOLE,
+    phase=st.sampled_from(Phase),
+    step=WHOLE,
+    loss=FLOATS,
+    step_s=FLOATS,
+    snapshot_s=FLOATS,
+    grad_norm=FLOATS,
+    own_s=FLOATS,
+    micro_batch=WHOLE,
 )
 ENDS = st.builds(
     RankEnd,
@@ -48,6 +58,7 @@ ORDERS = st.builds(
     processes=WHOLE,
     start=STARTS,
     accept_changes=st.booleans(),
+    adaptation=st.builds(Adaptation, micro_batch=st.none() | st.integers(1, 64), offline=st.none() | st.booleans()),
 )
 WANTEDS = st.builds(
     Wanted,

@@ -11,7 +11,7 @@ import pytest
 from supervisor.policy.causes import Cause, Verdict
 from supervisor.policy.ledger import Ledger, fold
 from supervisor.policy.lifecycle import Gang, Move, Situation, Wish, next_move
-from supervisor.policy.restart import Finish, GiveUp, Restart, decide
+from supervisor.policy.restart import Finish, GiveUp, Limits, Restart, decide
 
 FLAGS = (
     *("paused", "all_paused", "drain_over", "done_too_long", "trained", "trained_committed"),
@@ -272,7 +272,7 @@ class World:
         self.now = replace(self.now, gang=Gang.NONE, paused=False, all_paused=False)
         if self.now.wish is not Wish.GO_ON and cause is not Cause.FINISHED:
             return
-        match decide(Verdict(cause, "played"), self.ledger, max_barren=3):
+        match decide(Verdict(cause, "played"), self.ledger, Limits()):
             case Finish():
                 if self.now.commit_failed:
                     self.now = replace(self.now, over=True)

@@ -5,8 +5,8 @@ from itertools import product
 import pytest
 
 from supervisor.policy.causes import CLASSES, Cause, CauseClass, Verdict
-from supervisor.policy.ledger import Ledger
-from supervisor.policy.restart import Finish, GiveUp, Restart, backoff_s, decide
+from supervisor.policy.ledger import Ledger, fold
+from supervisor.policy.restart import Facts, Finish, GiveUp, Limits, Restart, backoff_s, decide
 
 LEDGERS = [Ledger(barren=b, best_step=s) for b, s in product(range(6), (-1, 0, 100))]
 PERMANENT = [cause for cause in Cause if CLASSES[cause] is CauseClass.PERMANENT]
@@ -19,12 +19,12 @@ def test_every_cause_has_a_class() -> None:
 
 @pytest.mark.parametrize("ledger", LEDGERS)
 def test_only_a_finished_attempt_finishes_the_run(ledger: Ledger) -> None:
-    assert [c for c in Cause if decide(Verdict(c, ""), ledger, 3) == Finish()] == [Cause.FINISHED]
+    assert [c for c in Cause if decide(Verdict(c, ""), ledger, Limits()) == Finish()] == [Cause.FINISHED]
 
 
 @pytest.mark.parametrize(("cause", "ledger", "most"), list(product(Cause, LEDGERS, (1, 3, 5))))
 def test_nothing_is_tried_again_without_hope(cause: Cause, ledger: Ledger, most: int) -> None:
-    decision = decide(Verdict(cause, "evidence"), ledger, most)
+    decision = decide(Verdict(cause, "evidence"), ledger, Limits(max_barren=most))
     if cause in PERMANENT or ledger.barren >= most:
         assert isinstance(decision, Finish | GiveUp)
     else:
@@ -35,12 +35,12 @@ def test_nothing_is_tried_again_without_hope(cause: Cause, ledger: Ledger, most:
 
 @pytest.mark.parametrize(("cause", "usage", "best"), list(product(PERMANENT, (True, False), (-1, 0, 7))))
 def test_the_job_file_is_to_blame_only_if_nothing_was_ever_trained(cause: Cause, usage: bool, best: int) -> None:
-    decision = decide(Verdict(cause, "why", usage=usage), Ledger(best_step=best), 3)
+    decision = decide(Verdict(cause, "why", usage=usage), Ledger(best_step=best), Limits())
     assert decision == GiveUp(f"{cause.value}: why", usage=usage and best < 0)
 
 
 def test_the_reason_counts_the_attempts_and_quotes_the_last() -> None:
-    decision = decide(Verdict(Cause.UNKNOWN, "no rank recorded how it ended"), Ledger(barren=4), 3)
+    decision = decide(Verdict(Cause.UNKNOWN, "no rank recorded how it ended"), Ledger(barren=4), Limits())
     assert decision == GiveUp(
         "unknown: 4 attempts in a row settled no newer step; the last one: no rank recorded how it ended"
     )
@@ -49,3 +49,28 @@ def test_the_reason_counts_the_attempts_and_quotes_the_last() -> None:
 def test_pauses_double_up_to_ten_minutes_and_start_after_a_barren_attempt() -> None:
     pauses = [backoff_s(n) for n in range(12)]
     assert pauses == [0.0, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 600.0, 600.0, 600.0, 600.0]
+
+
+def test_pauses_are_spread_so_that_runs_that_failed_together_do_not_come_back_together() -> None:
+    crash = Verdict(Cause.NETWORK, "no route to host")
+    pauses = {decide(crash, Ledger(barren=2), Limits(), Facts(chance=chance / 10)) for chance in range(11)}
+    delays = sorted(one.delay_s for one in pauses if isinstance(one, Restart))
+    assert (len(delays), delays[0], delays[-1]) == (11, 7.5, 12.5)
+
+
+@pytest.mark.parametrize(("cause", "hopeless"), [(Cause.CRASHED, True), (Cause.UNKNOWN, True), (Cause.NETWORK, False)])
+def test_the_same_root_at_the_same_step_twice_is_no_chance(cause: Cause, hopeless: bool) -> None:
+    end = {"event": "attempt_ended", "cause": cause.value, "root": "ZeroDivisionError", "step": 6}
+    once, twice = fold([end]), fold([end, end])
+    verdict = Verdict(cause, "rank 0 raised ZeroDivisionError")
+    assert isinstance(decide(verdict, once, Limits(max_barren=9)), Restart)
+    decision = decide(verdict, twice, Limits(max_barren=9))
+    assert isinstance(decision, GiveUp) == hopeless
+    assert not hopeless or "the same 2 times at step 6" in str(decision)
+
+
+def test_another_root_or_another_step_is_another_chance() -> None:
+    ends = [("a", 6), ("b", 6), ("a", 6), ("a", 7), (None, 7), (None, 7)]
+    records = [{"event": "attempt_ended", "cause": "crashed", "root": root, "step": step} for root, step in ends]
+    for count in range(1, len(records) + 1):
+        assert fold(records[:count]).same_root < 2
