@@ -18,7 +18,7 @@ from supervisor.job import Job, Off
 from supervisor.policy.adapt import CHANGES, Settings
 from supervisor.policy.causes import Cause, Verdict
 from supervisor.policy.ledger import Ledger
-from supervisor.policy.restart import Adapt, Facts, Finish, GiveUp, GoBack, LeaveNode, Limits, Restart, decide
+from supervisor.policy.restart import Adapt, Facts, Finish, GiveUp, GoBack, LeaveNode, Limits, Restart, decide, hopeless
 from supervisor.policy.resume import Refuse
 from supervisor.policy.storage import wait_for_storage_s
 
@@ -169,7 +169,7 @@ class Course:
                 return
         self.wishes.hand_back(f"the loss of {missing}")
 
-    def leave(self) -> None:
+    def leave(self, ledger: Ledger) -> None:
         """Leave with a run that has not finished."""
         left = leave(
             self.job.run_dir,
@@ -179,6 +179,7 @@ class Course:
             gave_up=self.gave_up,
             verdict=self._verdict,
             committed=self.checkpoints.newest,
+            hopeless=hopeless(ledger),
         )
         self.state, self.exit = left.state, left.code
 

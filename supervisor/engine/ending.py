@@ -13,7 +13,7 @@ from supervisor.engine.progress import known
 from supervisor.engine.wishes import Wishes
 from supervisor.errors import DiskError, ExitCode
 from supervisor.journal import read_run
-from supervisor.policy.causes import Verdict
+from supervisor.policy.causes import Cause, Verdict
 from supervisor.policy.lifecycle import Wish
 from supervisor.policy.restart import GiveUp
 from supervisor.policy.strikes import Strikes, strikes_of
@@ -56,6 +56,7 @@ def leave(
     gave_up: GiveUp | None,
     verdict: Verdict | None,
     committed: int,
+    hopeless: str | None = None,
 ) -> Left:
     """Leave with a run that has not finished.
 
@@ -67,13 +68,18 @@ def leave(
         gave_up: why nothing is tried any more.
         verdict: that led to it.
         committed: newest step on disk, -1 for none.
+        hopeless: why it should not be put back; None if it may.
     """
-    explained(wishes, allocation)
+    taken = explained(wishes, allocation)
     if gave_up is not None:
         assert verdict is not None
         if not gave_up.usage:
             write("run_gave_up", cause=verdict.cause.value, reason=gave_up.reason)
         return Left("gave_up", ExitCode.USAGE if gave_up.usage else ExitCode.GAVE_UP)
+    if wishes.wish is Wish.HAND_BACK and hopeless is not None and not allocation.cancelled:
+        write("decision", decision="give_up", delay_s=0.0, reason=hopeless)
+        write("run_gave_up", cause=(taken.cause if taken is not None else Cause.PREEMPTED).value, reason=hopeless)
+        return Left("gave_up", ExitCode.GAVE_UP)
     if wishes.wish is Wish.HAND_BACK:
         write("decision", decision="leave", delay_s=0.0, reason=f"received {wishes.by}")
         queued = allocation.hand_back(wishes.since_s, strikes(run_dir))

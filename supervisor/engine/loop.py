@@ -314,7 +314,7 @@ class Loop:
                     self._close_attempt()  # killed on request: its end is known, and is written down
                 if self._course.exit is None:
                     self._dismiss(_LEAVING.get(self._wishes.wish, ExitCode.GAVE_UP))
-                    self._course.leave()
+                    self._course.leave(self.ledger)
             case Move.WAIT:
                 pass
 

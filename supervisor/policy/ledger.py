@@ -12,6 +12,8 @@ from typing import Any
 from supervisor.policy.adapt import CHANGES, Adaptation
 from supervisor.policy.causes import CLASSES, Cause, CauseClass
 
+_TAKEN_AWAY = (Cause.PREEMPTED.value, Cause.TIME_LIMIT.value)
+
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
@@ -22,6 +24,7 @@ class Ledger:
         mathematics: digest of what the job computes, as it was accepted last.
         attempts: how many were started.
         barren: attempts in a row that settled no newer step; expected ends do not count.
+        idle: expected ends in a row (preemptions, time limits) without a newer step; a user's stop is none.
         best_step: newest step ever settled, -1 for none.
         lineage: grows when a run goes back behind a checkpoint.
         committed: checkpoints ever committed, as (lineage, step, path relative to the run directory).
@@ -42,6 +45,7 @@ class Ledger:
     mathematics: str | None = None
     attempts: int = 0
     barren: int = 0
+    idle: int = 0
     best_step: int = -1
     lineage: int = 0
     committed: tuple[tuple[int, int, str], ...] = ()
@@ -87,7 +91,7 @@ def _after(ledger: Ledger, record: Mapping[str, Any]) -> Ledger:  # noqa: PLR091
         case "run_started":
             anew = Ledger(lineage=ledger.lineage + 1, attempts=ledger.attempts, epoch=ledger.epoch)
             fresh = anew if record.get("fresh") else ledger
-            anew = replace(fresh, gave_up=None, barren=0, same_root=0)
+            anew = replace(fresh, gave_up=None, barren=0, idle=0, same_root=0)
             forgiven = anew if record.get("forgive") else fresh
             return replace(
                 forgiven,
@@ -151,7 +155,9 @@ def _ended(ledger: Ledger, record: Mapping[str, Any]) -> Ledger:
     ledger = replace(ledger, root=root, same_root=ledger.same_root + 1 if again else int(root is not None))
     newer = isinstance(step, int) and step > ledger.best_step
     if newer:
-        return replace(ledger, barren=0, best_step=int(step or 0))
+        return replace(ledger, barren=0, idle=0, best_step=int(step or 0))
+    if record.get("cause") in _TAKEN_AWAY:
+        return replace(ledger, idle=ledger.idle + 1)
     return ledger if _expected(record.get("cause")) else replace(ledger, barren=ledger.barren + 1)
 
 

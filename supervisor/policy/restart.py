@@ -118,6 +118,11 @@ class Facts:
 
 #: What may lie in the program itself, which does the same each time; the others come from around it.
 _PERHAPS_THE_PROGRAM = (Cause.CRASHED, Cause.UNKNOWN)
+#: What lies around the program: a cut heals within seconds or takes its time, so pauses grow fast.
+_AROUND = (Cause.NETWORK, Cause.STORAGE, Cause.DISCONNECTED)
+_AROUND_GROWTH = 12.0
+#: So often a run may be taken away in a row without a newer step.
+_MAX_IDLE = 10
 _BASE_DELAY_S = 5.0
 _MAX_DELAY_S = 600.0
 #: The same root at the same step so often is no chance.
@@ -150,25 +155,53 @@ def decide(verdict: Verdict, ledger: Ledger, limits: Limits, facts: Facts | None
         return Finish()
     if CLASSES[verdict.cause] is CauseClass.PERMANENT:
         return GiveUp(f"{verdict.cause.value}: {verdict.evidence}", usage=verdict.usage and ledger.best_step < 0)
+    if (gave_up := _without_hope(verdict, ledger, limits)) is not None:
+        return gave_up
+    if verdict.cause is Cause.GPU_FAULT:
+        # What is broken stays so: only another node helps.
+        if limits.requeues:
+            return LeaveNode(verdict.evidence)
+        return GiveUp(f"{verdict.cause.value}: {verdict.evidence}; there is no scheduler that could give another node")
+    growth = _AROUND_GROWTH if verdict.cause in _AROUND else 2.0
+    return Restart(backoff_s(ledger.barren, facts.chance, growth))
+
+
+def _without_hope(verdict: Verdict, ledger: Ledger, limits: Limits) -> GiveUp | None:
+    if ledger.barren >= limits.max_barren:
+        many = f"{ledger.barren} attempts in a row settled no newer step"
+        return GiveUp(f"{verdict.cause.value}: {many}; the last one: {verdict.evidence}")
     if verdict.cause in _PERHAPS_THE_PROGRAM and ledger.same_root >= _NO_CHANCE:
         at = "before training began" if ledger.root is None or ledger.root[1] is None else f"at step {ledger.root[1]}"
         many = f"the same {ledger.same_root} times {at}, so another try would end there, too"
         return GiveUp(f"{verdict.cause.value}: {many}: {verdict.evidence}")
-    if ledger.barren >= limits.max_barren:
-        many = f"{ledger.barren} attempts in a row settled no newer step"
-        return GiveUp(f"{verdict.cause.value}: {many}; the last one: {verdict.evidence}")
-    return Restart(backoff_s(ledger.barren, facts.chance))
+    return None
 
 
-def backoff_s(barren: int, chance: float = 0.5) -> float:
-    """Seconds to pause before the next attempt: none after progress, then doubling, give or take a quarter.
+def hopeless(ledger: Ledger) -> str | None:
+    """Why a run that is taken away again should not be put back; None while it may go on.
+
+    Preemptions and time limits cost nothing as long as steps are gained. A job whose limit is shorter than the
+    load of its model would go round for ever.
+
+    >>> hopeless(Ledger(idle=9))
+    >>> hopeless(Ledger(idle=10))
+    'it was taken away 10 times in a row before it settled a newer step: give it more time (`slurm.time`)'
+    """
+    if ledger.idle < _MAX_IDLE:
+        return None
+    many = f"it was taken away {ledger.idle} times in a row before it settled a newer step"
+    return f"{many}: give it more time (`slurm.time`)"
+
+
+def backoff_s(barren: int, chance: float = 0.5, growth: float = 2.0) -> float:
+    """Seconds to pause before the next attempt: none after progress, then growing, give or take a quarter.
 
     >>> [backoff_s(n) for n in (0, 1, 2, 3, 2000)]
     [0.0, 5.0, 10.0, 20.0, 600.0]
-    >>> backoff_s(1, 0.0), backoff_s(1, 1.0)
-    (3.75, 6.25)
+    >>> backoff_s(1, 0.0), backoff_s(1, 1.0), backoff_s(2, growth=12.0)
+    (3.75, 6.25, 60.0)
     """
     if barren == 0:
         return 0.0
-    doublings = min(barren - 1, 30)  # 2.0 ** 1024 overflows a float
-    return min(_MAX_DELAY_S, _BASE_DELAY_S * 2.0**doublings) * (0.75 + 0.5 * chance)
+    times = min(barren - 1, 30)  # 12.0 ** 1024 overflows a float
+    return min(_MAX_DELAY_S, _BASE_DELAY_S * growth**times) * (0.75 + 0.5 * chance)

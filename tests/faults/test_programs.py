@@ -23,9 +23,10 @@ def test_a_program_that_never_settles_a_step_is_given_up_and_stays_so_until_it_i
     assert run.run() == 3
     assert [r.fields["cause"] for r in run.journal("attempt_ended")] == ["crashed", "crashed"]
     first, last = (r.fields for r in run.journal("decision"))
-    assert (first["decision"], first["delay_s"], last["decision"]) == ("restart", 5.0, "give_up")
+    assert (first["decision"], last["decision"]) == ("restart", "give_up")
+    assert 3.75 <= first["delay_s"] <= 6.25
     started = [r.time for r in run.journal("attempt_started")]
-    assert started[1] - started[0] >= 5.0
+    assert started[1] - started[0] >= first["delay_s"]
     reason = "crashed: 2 attempts in a row settled no newer step; the last one: rank 0 raised builtins.RuntimeError: "
     assert run.journal("run_gave_up")[-1].fields["reason"] == reason + "it never works"
     assert not run.board().exists()

@@ -125,3 +125,22 @@ def test_ctrl_c_stop_and_a_lost_terminal_are_obeyed_and_the_same_command_goes_on
     until(lambda: not run.board().exists(), "end of the board")
     assert_same(run, alone)
     assert_nothing_repeated(run)
+
+
+def test_a_run_that_is_taken_away_again_and_again_before_its_first_step_comes_to_an_end(tmp_path: Path) -> None:
+    run = Run(tmp_path, args=ALONE, job=ONE_PROCESS)
+
+    def taken_away() -> int:
+        run.start().wait_for_event("attempt_started", len(run.journal("attempt_started")) + 1)
+        run.signal_tree(signal.SIGTERM)
+        return run.wait(10.0)
+
+    assert taken_away() == 75
+    last = (run.run_dir / "journal.jsonl").read_text().splitlines()
+    ended = next(line for line in last if '"attempt_ended"' in line)
+    with (run.run_dir / "journal.jsonl").open("a") as journal:
+        journal.write(f"{ended}\n" * 8)
+    assert taken_away() == 3
+    assert "10 times in a row" in run.journal("run_gave_up")[-1].fields["reason"]
+    assert run.run() == 3
+    assert "--forgive" in run.said()

@@ -6,7 +6,7 @@ import pytest
 
 from supervisor.policy.causes import CLASSES, Cause, CauseClass, Verdict
 from supervisor.policy.ledger import Ledger, fold
-from supervisor.policy.restart import Facts, Finish, GiveUp, Limits, Restart, backoff_s, decide
+from supervisor.policy.restart import Facts, Finish, GiveUp, LeaveNode, Limits, Restart, backoff_s, decide, hopeless
 
 LEDGERS = [Ledger(barren=b, best_step=s) for b, s in product(range(6), (-1, 0, 100))]
 PERMANENT = [cause for cause in Cause if CLASSES[cause] is CauseClass.PERMANENT]
@@ -27,10 +27,12 @@ def test_nothing_is_tried_again_without_hope(cause: Cause, ledger: Ledger, most:
     decision = decide(Verdict(cause, "evidence"), ledger, Limits(max_barren=most))
     if cause in PERMANENT or ledger.barren >= most:
         assert isinstance(decision, Finish | GiveUp)
+    elif cause is Cause.GPU_FAULT:
+        assert isinstance(decision, GiveUp)
     else:
         assert isinstance(decision, Finish | Restart)
     if isinstance(decision, Restart):
-        assert decision.delay_s == backoff_s(ledger.barren)
+        assert backoff_s(ledger.barren) <= decision.delay_s <= 600.0
 
 
 @pytest.mark.parametrize(("cause", "usage", "best"), list(product(PERMANENT, (True, False), (-1, 0, 7))))
@@ -55,7 +57,7 @@ def test_pauses_are_spread_so_that_runs_that_failed_together_do_not_come_back_to
     crash = Verdict(Cause.NETWORK, "no route to host")
     pauses = {decide(crash, Ledger(barren=2), Limits(), Facts(chance=chance / 10)) for chance in range(11)}
     delays = sorted(one.delay_s for one in pauses if isinstance(one, Restart))
-    assert (len(delays), delays[0], delays[-1]) == (11, 7.5, 12.5)
+    assert (len(delays), delays[0], delays[-1]) == (11, 45.0, 75.0)
 
 
 @pytest.mark.parametrize(("cause", "hopeless"), [(Cause.CRASHED, True), (Cause.UNKNOWN, True), (Cause.NETWORK, False)])
@@ -74,3 +76,21 @@ def test_another_root_or_another_step_is_another_chance() -> None:
     records = [{"event": "attempt_ended", "cause": "crashed", "root": root, "step": step} for root, step in ends]
     for count in range(1, len(records) + 1):
         assert fold(records[:count]).same_root < 2
+
+
+def test_a_broken_gpu_is_left_where_another_node_is_to_be_had() -> None:
+    fault = Verdict(Cause.GPU_FAULT, "GPU 0 has fallen off the bus")
+    assert decide(fault, Ledger(barren=1), Limits(requeues=True)) == LeaveNode("GPU 0 has fallen off the bus")
+    assert isinstance(decide(fault, Ledger(barren=1), Limits()), GiveUp)
+    assert isinstance(decide(fault, Ledger(barren=3), Limits(requeues=True)), GiveUp)
+
+
+def test_a_run_that_is_taken_away_before_each_first_step_comes_to_an_end() -> None:
+    taken = [{"event": "attempt_ended", "cause": cause, "step": None} for cause in ("preempted", "time_limit")] * 5
+    assert hopeless(fold(taken[:9])) is None
+    assert "10 times in a row" in (hopeless(fold(taken)) or "")
+    gained = [*taken[:9], {"event": "attempt_ended", "cause": "preempted", "step": 1}, *taken[:9]]
+    assert hopeless(fold(gained)) is None
+    stops = [{"event": "attempt_ended", "cause": "user_stop", "step": None}] * 20
+    assert hopeless(fold(stops)) is None
+    assert hopeless(fold([{"event": "run_started", "forgive": True}], fold(taken))) is None
