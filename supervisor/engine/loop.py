@@ -112,7 +112,8 @@ class Loop:
             self.memory.board.control,
             self._gpu_memory_held,
         )
-        self._team = Team(Node(self.run_id, self.memory, self._starter), self.crew, scheduled=at is not None)
+        node = Node(self.run_id, self.memory, self._starter)
+        self._team = Team(node, self.crew, scheduled=at is not None, renew=self._renew)
         self.memory.elsewhere = self._team.elsewhere
         self._checkpoints = Checkpoints(
             run_dir,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import json
 import socket
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ from typing import Any
 from supervisor.engine.opening import write_whole
 from supervisor.errors import ExitCode
 from supervisor.link.address import Address
+
+#: No allocation's members look for their leader so long after it has said where it is [s].
+OLD_S = 30 * 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,9 @@ def announce(run_dir: Path, allocation: str, what: Address | Over) -> None:
     directory.mkdir(mode=0o700, exist_ok=True)
     told = {"over": int(what.code)} if isinstance(what, Over) else {"address": what.encode()}
     write_whole(directory / _name(allocation), json.dumps({"allocation": allocation, **told}))
+    for left in (*directory.glob("leader-*.json"), *directory.glob("leaderless-*")):
+        if left.stat().st_mtime < time.time() - OLD_S:
+            left.unlink(missing_ok=True)  # of an allocation that is over: a weekend of requeues leaves many
 
 
 def find(run_dir: Path, allocation: str) -> Address | Over | None:

@@ -72,6 +72,7 @@ class Member:
     _refused: tuple[float, str] | None = None
     _parting: ExitCode | None = None
     _accepted: bool = False
+    _tidied: bool = False
     _trouble: str | None = None
 
     def step(self) -> ExitCode | None:
@@ -92,6 +93,9 @@ class Member:
             if not self.line.joined and self.line.silent_s(now_s) > PATIENCE_S and gang is not Gang.GONE:
                 self.node.kill()  # the leader has ended the others by now
             self._obey(self.node, self.wanted)
+            self._tidy(self.node)
+        if self.wish is Wish.KILL:
+            self._parting = ExitCode.STOPPED  # a second Ctrl-C does not wait for anybody
         self._speak(now_s)
         self._complain()
         return self._parting
@@ -211,6 +215,20 @@ class Member:
             return False
         node.close()
         return True
+
+    def _tidy(self, node: Node) -> None:
+        """Let go of what the attempt resumed from, once two newer snapshots are whole here.
+
+        Ranks are at most a step apart, so the older of them is whole everywhere.
+        """
+        self._tidied = self._tidied and not node.new_layout()
+        if self._tidied or node.order is None or node.gang is not Gang.ALIVE:
+            return
+        since = node.order.start.step
+        newer = [whole for whole in node.memory.wholes() if whole.step > since]
+        if len(newer) > 1:
+            node.memory.tidy(newer[1], node.order.number)
+            self._tidied = True
 
     # -- this node's part of a checkpoint
 

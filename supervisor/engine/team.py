@@ -45,6 +45,7 @@ class Team:
         was_complete: every node has been there once.
         join_s: how long nodes may take to join at the start [s].
         rejoin_s: how long one that was lost may take to come back [s].
+        renew: shows that this leader lives, at a monotonic time [s].
     """
 
     node: Node
@@ -54,6 +55,7 @@ class Team:
     was_complete: bool = False
     join_s: float = JOIN_S
     rejoin_s: float = REJOIN_S
+    renew: Callable[[float], None] = lambda _now_s: None
     _killing: bool = False
     _missing_since_s: float = field(default_factory=time.monotonic)
 
@@ -87,13 +89,18 @@ class Team:
         return news
 
     def attend(self, work: Callable[[], T]) -> T:
-        """Have something done that may take long, while members go on hearing from this node.
+        """Have something done that may take long, while members go on hearing from this node, and the lease is renewed.
 
         A checkpoint of gigabytes is verified for longer than a leader may be silent.
         """
-        if self.crew is None:
-            return work()
-        return attended(work, lambda: self.hear(time.monotonic()), PUMP_S)
+
+        def meanwhile() -> None:
+            now_s = time.monotonic()
+            if self.crew is not None:
+                self.hear(now_s)
+            self.renew(now_s)
+
+        return attended(work, meanwhile, PUMP_S)
 
     def attendance_now(self) -> Attendance:
         """Whether all nodes are there for an attempt."""

@@ -15,6 +15,8 @@ from supervisor.watch.signals import Inbox
 
 #: The interface that gloo listens on.
 GLOO = "GLOO_SOCKET_IFNAME"
+#: With these the hub's libraries read their cache and ask nobody.
+OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +85,8 @@ def attempt_command(
     )
     if order.rendezvous.nodes > 1 and world.interface is not None and GLOO not in {*job.env, *world.environment}:
         environment[GLOO] = world.interface
+    if order.adaptation.offline:
+        environment |= dict.fromkeys(OFFLINE, "1")
     return launch(
         processes=order.processes,
         rendezvous=order.rendezvous,

@@ -97,16 +97,29 @@ def ends_of(nodes: int, accept: Callable[[Mapping[str, Any]], str | None] = lamb
         hub.close()
 
 
+@dataclass(frozen=True)
+class Settled:
+    """A snapshot of which only the step is told."""
+
+    step: int
+    identity: tuple[int, int, int, int] = (0, 0, 0, 0)
+
+
 @dataclass
 class NoMemory:
-    """A board on which nothing is."""
+    """A board on which only the steps of snapshots are, newest first."""
 
     directory: Path = Path("/nonexistent")
     given: dict[str, int] = field(default_factory=dict)
     ranks: range = range(1)
+    steps: list[int] = field(default_factory=list)
+    tidied: list[tuple[int, int]] = field(default_factory=list)
 
     def wholes(self) -> list[Any]:
-        return []
+        return [Settled(step, (0, step, 0, 1)) for step in self.steps]
+
+    def tidy(self, whole: Any, attempt: int) -> None:
+        self.tidied.append((whole.step, attempt))
 
     def give_orders(self, **changes: int) -> None:
         self.given |= changes
@@ -137,6 +150,11 @@ class NoWorkers:
     lingers: bool = False
     testimony: Testimony = field(default_factory=Testimony)
     fds: tuple[int, ...] = ()
+    granted: bool = False
+
+    def new_layout(self) -> bool:
+        granted, self.granted = self.granted, False
+        return granted
 
     def prepare(self, order: AttemptOrder) -> None:
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 
@@ -28,6 +29,14 @@ def test_one_that_finds_the_run_led_elsewhere_takes_nothing_from_the_leaders_mem
     announce(tmp_path, "13.0", Over(ExitCode.USAGE))
     assert find(tmp_path, "12.0") == ADDRESS
     assert find(tmp_path, "13.0") == Over(ExitCode.USAGE)
+
+
+def test_what_allocations_of_last_month_left_goes(tmp_path: Path) -> None:
+    announce(tmp_path, "12.0", ADDRESS)
+    announce(tmp_path, "13.0", ADDRESS)
+    os.utime(tmp_path / "control" / "leader-12.0.json", (0, 0))
+    announce(tmp_path, "14.0", ADDRESS)
+    assert [find(tmp_path, allocation) for allocation in ("12.0", "13.0", "14.0")] == [None, ADDRESS, ADDRESS]
 
 
 @pytest.mark.parametrize(

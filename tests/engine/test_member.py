@@ -36,6 +36,7 @@ class Script:
     nodes: list[NoWorkers]
     heard: list[Frame] = field(default_factory=list)
     code: ExitCode | None = None
+    wish: Wish = Wish.GO_ON
 
     def say(self, wanted: Wanted) -> None:
         self.hub.post(1, Frame(WANTED, wanted.fields()))
@@ -84,7 +85,7 @@ def scripted(fails: Exception | None = None) -> Iterator[Script]:
     line = Line(lambda: Address(*hub.address, token), {"node": 1})
     script = Script(
         hub,
-        Member(line, reader, lambda _now_s: (Wish.GO_ON, ""), opened, lambda *_: None, 1),
+        Member(line, reader, lambda _now_s: (script.wish, ""), opened, lambda *_: None, 1),
         nodes,  # type: ignore[arg-type, return-value]
     )
     try:
@@ -180,6 +181,32 @@ def test_a_leader_of_another_run_is_served_from_the_beginning(script: Script) ->
     script.until(lambda: (seen := script.seen()) and seen.attempt == 1, "word of it")
     script.say(replace(WANTED_NOTHING, run_id="another", epoch=2, order=order_of(1, 2)))
     script.until(lambda: len(script.nodes) == 2 and script.node.begun == [1], "the other run's attempt")
+
+
+def test_what_an_attempt_resumed_from_goes_once_it_is_behind_everywhere(script: Script) -> None:
+    script.begin(1)
+    memory = script.node.memory
+    for steps in ([0], [1, 0]):
+        memory.steps = steps
+        script.pump()
+        assert memory.tidied == []
+    memory.steps = [2, 1, 0]
+    script.until(lambda: memory.tidied == [(1, 1)], "tidying")
+    memory.steps = [4, 3, 2]
+    script.pump()
+    assert memory.tidied == [(1, 1)]
+    script.node.granted = True
+    script.until(lambda: memory.tidied == [(1, 1), (3, 1)], "tidying of the layout before")
+
+
+def test_a_second_interrupt_waits_for_nobody(script: Script) -> None:
+    script.begin(1)
+    script.wish = Wish.STOP
+    script.pump()
+    assert script.code is None
+    script.wish = Wish.KILL
+    script.pump()
+    assert script.code is ExitCode.STOPPED
 
 
 def test_it_leaves_with_what_the_leader_says(script: Script) -> None:
