@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from harness import until
+from memory_groups import limited, may_make_groups
 
 from supervisor.watch.cgroups import find, kills_in, usage
 
@@ -52,39 +49,6 @@ def test_what_cannot_be_read_is_not_known(tmp_path: Path) -> None:
     (tmp_path / "mountinfo").write_text("garbled\n1 2 - cgroup2\n")
     assert find(tmp_path / "cgroup", tmp_path / "mountinfo") is None
     assert usage(None) is None
-
-
-def may_make_groups() -> Path | None:
-    groups = find()
-    return groups.chain[0] if groups is not None and os.access(groups.chain[0], os.W_OK) else None
-
-
-@contextmanager
-def limited(group: Path, limit_bytes: int) -> Iterator[Path]:
-    """A group with a limit, and one without below it; what a scheduler makes of a job and its step."""
-    job = group / f"supervisor-test-{os.getpid()}"
-    step = job / "step"
-    job.mkdir()
-    try:
-        if (group / "cgroup.controllers").exists():
-            (job / "cgroup.subtree_control").write_text("+memory")
-        step.mkdir()
-        limit = job / "memory.max"
-        (limit if limit.exists() else job / "memory.limit_in_bytes").write_text(str(limit_bytes))
-        yield step
-    finally:
-        for one in (step, job):
-            until(lambda one=one: removed(one), f"end of {one}", 20)
-
-
-def removed(group: Path) -> bool:
-    """The kernel needs a moment after the last process."""
-    try:
-        if group.exists():
-            group.rmdir()
-    except OSError:
-        return False
-    return True
 
 
 INSIDE = """
