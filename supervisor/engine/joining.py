@@ -27,7 +27,6 @@ from supervisor.engine.wishes import Wishes
 from supervisor.engine.world import World
 from supervisor.errors import ExitCode
 from supervisor.job import Job, mathematics
-from supervisor.launch.gpus import memory_held_by
 from supervisor.launch.interfaces import interface_of
 from supervisor.launch.processes import adopt_orphans
 from supervisor.launch.slurm import Incarnation
@@ -35,6 +34,7 @@ from supervisor.link.address import Address
 from supervisor.link.line import Line
 from supervisor.owner import Life
 from supervisor.policy.lifecycle import Gang, Wish
+from supervisor.watch.gpus import memory_held_by
 
 Roots = list[Path]
 

@@ -38,7 +38,6 @@ from supervisor.errors import DiskError, ExitCode, OwnedError, TakenOverError
 from supervisor.job import Job, Seconds, Steps
 from supervisor.journal import Journal
 from supervisor.launch.command import Rendezvous
-from supervisor.launch.gpus import memory_held_by
 from supervisor.launch.processes import free_port
 from supervisor.launch.slurm import incarnation
 from supervisor.lease import RENEW_EVERY_S, Lease
@@ -48,6 +47,7 @@ from supervisor.policy.ledger import Ledger, fold
 from supervisor.policy.lifecycle import Gang, Move, Situation, Wish, next_move
 from supervisor.policy.resume import Refuse
 from supervisor.policy.schedule import AUTO_EVERY
+from supervisor.watch.gpus import memory_held_by
 
 #: How long the loop sleeps when nothing happens [s]. Everything urgent wakes it.
 IDLE_S = 0.5

@@ -20,11 +20,11 @@ from supervisor.engine.running import board_roots, count_processes, room, spare_
 from supervisor.engine.world import World, attempt_command
 from supervisor.job import Job, Steps, check_program
 from supervisor.launch.command import Rendezvous
-from supervisor.launch.gpus import visible_gpus
 from supervisor.launch.processes import free_port
 from supervisor.policy.ledger import Ledger
 from supervisor.policy.resume import Candidate, FromCandidate, Refuse, choose
 from supervisor.policy.schedule import AUTO_EVERY
+from supervisor.watch.gpus import visible_gpus
 from supervisor.watch.signals import Inbox
 
 

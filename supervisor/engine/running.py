@@ -41,7 +41,6 @@ from supervisor.engine.world import World
 from supervisor.errors import DiskError, ExitCode, JobError, MachineError, SupervisorError
 from supervisor.job import Job, check_program
 from supervisor.journal import Journal, read_run
-from supervisor.launch.gpus import visible_gpus
 from supervisor.launch.interfaces import interface_of
 from supervisor.launch.processes import adopt_orphans
 from supervisor.launch.resubmit import AFTER
@@ -52,6 +51,7 @@ from supervisor.link.hub import Hub
 from supervisor.owner import Owner, this_process
 from supervisor.policy.ledger import Ledger
 from supervisor.policy.scheduler import stopped_for
+from supervisor.watch.gpus import visible_gpus
 from supervisor.watch.requests import forget_stop
 from supervisor.watch.signals import Inbox, listen
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from supervisor.errors import MachineError
-from supervisor.launch.gpus import memory_held_by, visible_gpus
+from supervisor.watch.gpus import memory_held_by, visible_gpus
 
 
 @pytest.mark.parametrize(
