@@ -153,6 +153,8 @@ class Reading:
     Attributes:
         index: the driver's number of it.
         uuid: its name for ever.
+        name: what it was asked for as.
+        bus: its address, as the kernel's log has it.
         recovery: the action that the driver recommends, 0 for none.
         lost: it cannot be reached any more.
         remap_pending: memory rows wait for a reset to be replaced.
@@ -164,6 +166,8 @@ class Reading:
 
     index: int | None = None
     uuid: str | None = None
+    name: str = ""
+    bus: str | None = None
     recovery: int | None = None
     lost: bool = False
     remap_pending: bool | None = None
@@ -171,6 +175,21 @@ class Reading:
     uncorrected: int | None = None
     xids: tuple[int, ...] = ()
     error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A process that holds memory of a GPU.
+
+    Attributes:
+        pid: its number, as the driver counts.
+        used_bytes: what it holds; None where the driver does not say.
+        gpu: the driver's number of the GPU.
+    """
+
+    pid: int
+    used_bytes: int | None
+    gpu: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,18 +291,3 @@ def app_fault(healths: Sequence[Health]) -> str | None:
 
 def _action(code: int) -> Action | None:
     return XIDS[code].action if code in XIDS else None
-
-
-@dataclass(frozen=True, slots=True)
-class Neighbour:
-    """A process of somebody else that holds memory of a GPU.
-
-    Attributes:
-        pid: its number.
-        used_bytes: what it holds; None where the driver does not say.
-        gpu: the driver's number of the GPU.
-    """
-
-    pid: int
-    used_bytes: int | None
-    gpu: int

@@ -38,7 +38,9 @@ def visible_gpus(environment: Mapping[str, str] = os.environ, devices: Path = Pa
     if named is not None:
         listed = [part.strip() for part in named.split(",") if part.strip()]
         return list(takewhile(lambda part: part != "-1", listed)) or None
-    count = _count_nvidia()
+    from supervisor.watch.nvml import count as count_nvidia
+
+    count = count_nvidia()
     if count:
         return [str(index) for index in range(count)]
     present = [what for name, what in _DEVICES.items() if (devices / name).exists()]
@@ -50,41 +52,12 @@ def visible_gpus(environment: Mapping[str, str] = os.environ, devices: Path = Pa
     return None
 
 
-def _count_nvidia() -> int | None:
-    """How many GPUs the NVIDIA driver knows; None where it cannot be asked."""
-    import pynvml
-
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return None
-    try:
-        return int(pynvml.nvmlDeviceGetCount())
-    except pynvml.NVMLError:
-        return None
-    finally:
-        pynvml.nvmlShutdown()
-
-
 def memory_held_by(pids: Collection[int]) -> bool:
     """Whether the driver still counts GPU memory for any of these processes.
 
     A killed process's memory comes back a moment after the process is gone; a new one that
     starts in between runs out.
     """
-    import pynvml
+    from supervisor.watch import nvml
 
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return False
-    try:
-        for index in range(pynvml.nvmlDeviceGetCount()):
-            handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-            if any(p.pid in pids for p in pynvml.nvmlDeviceGetComputeRunningProcesses(handle)):
-                return True
-    except pynvml.NVMLError:
-        return False  # it cannot be asked: then there is nothing to wait for
-    finally:
-        pynvml.nvmlShutdown()
-    return False
+    return nvml.memory_held_by(pids)
