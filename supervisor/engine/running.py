@@ -14,9 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import psutil
-
-from supervisor.board.room import cgroup_headroom_bytes, free_bytes
+from supervisor.board.room import free_bytes
 from supervisor.board.store import Board, left_behind, remove_boards
 from supervisor.board.sweep import sweep_boards
 from supervisor.engine.crew import Crew
@@ -51,7 +49,9 @@ from supervisor.link.hub import Hub
 from supervisor.owner import Owner, this_process
 from supervisor.policy.ledger import Ledger
 from supervisor.policy.scheduler import stopped_for
+from supervisor.watch.cgroups import find
 from supervisor.watch.gpus import visible_gpus
+from supervisor.watch.host_memory import available_bytes
 from supervisor.watch.requests import forget_stop
 from supervisor.watch.signals import Inbox, listen
 
@@ -67,14 +67,12 @@ def board_roots() -> list[Path]:
 
 def room(root: Path | None) -> int:
     """What a root can still give, or memory itself for None [bytes]."""
-    return free_bytes(root, available_bytes=psutil.virtual_memory().available)
+    return free_bytes(root, available_bytes=spare_bytes())
 
 
 def spare_bytes() -> int:
-    """Memory that the machine, and the control group of this process, can still give [bytes]."""
-    limit = cgroup_headroom_bytes()
-    available = int(psutil.virtual_memory().available)
-    return available if limit is None else min(available, limit)
+    """Memory that the machine, and the control groups of this process, can still give [bytes]."""
+    return available_bytes(find())
 
 
 def count_processes(job: Job, gpus: list[str] | None) -> int:
