@@ -36,6 +36,14 @@ class HostMemory:
     _looked_at_s: float = float("-inf")
     _told: Level = Level.FAR
 
+    def is_due(self, now_s: float) -> bool:
+        """Whether it is time to look again.
+
+        Args:
+            now_s: monotonic time [s].
+        """
+        return now_s - self._looked_at_s >= EVERY_S
+
     def look(self, now_s: float, *, training: bool, held: Callable[[], Sequence[Holding]]) -> str | None:
         """A sentence when the end has come nearer than was told; None when there is nothing to tell.
 
@@ -44,7 +52,7 @@ class HostMemory:
             training: whether the ranks train; while they load a model, memory grows and that means nothing.
             held: asks who holds how much, the largest first.
         """
-        if now_s - self._looked_at_s < EVERY_S:
+        if not self.is_due(now_s):
             return None
         self._looked_at_s = now_s
         if not training:
@@ -93,7 +101,7 @@ def holders_of(run_id: str, board: Path, ranks: Mapping[int, int]) -> list[Holdi
         board: its directory.
         ranks: pid of each rank here, and its number.
     """
-    found = holdings(marked(f"{MARKER}={run_id}/", prefix=True), ranks)
+    found = holdings(marked(f"{MARKER}={run_id}/", prefix=True), ranks, os.getpid())
     found.append(Holding("the board", _stored_bytes(board), 1))
     return sorted(found, key=lambda one: one.held_bytes, reverse=True)
 

@@ -57,18 +57,20 @@ class Holding:
     processes: int
 
 
-def holdings(pids: Iterable[int], ranks: Mapping[int, int]) -> list[Holding]:
+def holdings(pids: Iterable[int], ranks: Mapping[int, int], supervisor: int) -> list[Holding]:
     """Who holds how much, the largest first: each rank, what each rank started (its data-loader workers), and the rest.
 
     Args:
         pids: of all processes of the run's attempts.
         ranks: pid of each rank, and its number.
+        supervisor: what does not descend from it is another node's, on a machine that plays several.
     """
     held: dict[str, list[int]] = {}
     found = {pid: told for pid in pids if (told := _told(pid)) is not None}
     parents = {pid: parent for pid, (parent, _) in found.items()}
     for pid, (_, own_bytes) in found.items():
-        held.setdefault(_who(pid, parents, ranks), []).append(own_bytes)
+        if (who := _who(pid, parents, ranks, supervisor)) is not None:
+            held.setdefault(who, []).append(own_bytes)
     made = [Holding(who, sum(each), len(each)) for who, each in held.items()]
     return sorted(made, key=lambda one: one.held_bytes, reverse=True)
 
@@ -83,11 +85,13 @@ def _told(pid: int) -> tuple[int, int] | None:
         return None  # gone, or another user's
 
 
-def _who(pid: int, parents: Mapping[int, int], ranks: Mapping[int, int]) -> str:
+def _who(pid: int, parents: Mapping[int, int], ranks: Mapping[int, int], supervisor: int) -> str | None:
     if pid in ranks:
         return f"rank {ranks[pid]}"
     above = pid
     while (above := parents.get(above, 0)) != 0:
         if above in ranks:
             return f"data-loader workers and others of rank {ranks[above]}"
-    return "launchers and ranks that stand by"
+        if above == supervisor:
+            return "launchers and ranks that stand by"
+    return None

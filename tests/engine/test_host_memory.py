@@ -132,7 +132,11 @@ def test_ranks_what_they_started_and_the_rest_are_told_apart(
 def test_a_process_that_is_gone_holds_nothing() -> None:
     gone = subprocess.Popen(["true"])
     gone.wait()
-    assert holdings([gone.pid], {gone.pid: 0}) == []
+    assert holdings([gone.pid], {gone.pid: 0}, os.getpid()) == []
+
+
+def test_what_another_supervisor_started_is_not_ours(grown: Callable[..., subprocess.Popen[str]]) -> None:
+    assert holdings([grown("1").pid], {}, supervisor=1) == []
 
 
 def test_without_a_group_the_machine_is_the_limit() -> None:
