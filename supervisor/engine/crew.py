@@ -63,6 +63,7 @@ class Crew:
         self._refusals: list[str] = []
         self._sent_away: dict[int, str] = {}  # what was said of it; they come again and again
         self._notices: list[tuple[str, str]] = []
+        self._warnings: list[tuple[str, str]] = []
         self._stops: list[str] = []
         self._seen: dict[int, Seen] = {}
         self._there: set[int] = set()
@@ -87,6 +88,11 @@ class Crew:
     def take_stops(self) -> list[str]:
         """Hosts of members where somebody asked the run to stop, since this was asked last."""
         taken, self._stops = self._stops, []
+        return taken
+
+    def take_warnings(self) -> list[tuple[str, str]]:
+        """What members saw of memory that comes to its end, and where, since this was asked last."""
+        taken, self._warnings = self._warnings, []
         return taken
 
     def take_refusals(self) -> list[str]:
@@ -159,6 +165,8 @@ class Crew:
                 self._seen[node] = seen
                 if seen.notice is not None and (before is None or before.notice is None):
                     self._notices.append((seen.notice, self._hosts.get(node, "?")))
+                if seen.warning is not None and (before is None or before.warning != seen.warning):
+                    self._warnings.append((seen.warning, self._hosts.get(node, "?")))
                 if seen.stop and not (before is not None and before.stop):
                     self._stops.append(self._hosts.get(node, "?"))
                 return seen.is_news(before)

@@ -182,6 +182,8 @@ class Loop:
             self._wishes.hand_back("the end of the allocation")
         gang = self._team.look(now_s)
         self._hear_members()
+        for words in self._team.take_warnings():
+            self._write("incident", cause=Cause.HOST_OOM.value, detail=words, decision="training goes on")
         if self._team.node.new_layout():
             self._tidied = False  # it leaves an old one behind
         if gang in (Gang.ALIVE, Gang.DONE):

@@ -321,6 +321,7 @@ class Member:
             testimony=testimony,
             notice=notice,
             stop=stop,
+            warning=node.warning,
         )
 
 

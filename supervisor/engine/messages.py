@@ -102,6 +102,7 @@ class Seen:
         testimony: how the attempt ended here, as far as it is known.
         notice: name of the signal that told that the end is near; None without one.
         stop: whether somebody there asked the run to stop.
+        warning: the newest that its machine's memory comes to its end; None without one.
     """
 
     attempt: int = 0
@@ -113,6 +114,7 @@ class Seen:
     testimony: Testimony = field(default_factory=Testimony)
     notice: str | None = None
     stop: bool = False
+    warning: str | None = None
 
     def fields(self) -> dict[str, Any]:
         """As it is sent."""
@@ -129,6 +131,7 @@ class Seen:
             "launcher": testimony.launcher,
             "notice": self.notice,
             "stop": self.stop,
+            "warning": self.warning,
         }
 
     @staticmethod
@@ -151,6 +154,7 @@ class Seen:
                     testimony=_typed(Testimony(fields["finished"], ends, fields["launcher"])),
                     notice=fields["notice"],
                     stop=fields["stop"],
+                    warning=fields["warning"],
                 )
             )
         except (KeyError, TypeError, ValueError) as error:
@@ -168,7 +172,7 @@ class Seen:
         told = self.testimony
         return (
             *(self.attempt, self.gang, phases, whole, self.lingers, self.failure, self.notice, self.stop),
-            *(told.finished, len(told.ends), told.launcher),
+            *(told.finished, len(told.ends), told.launcher, self.warning),
         )
 
 

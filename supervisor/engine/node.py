@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from supervisor.board.pages import Beat, Orders
 from supervisor.engine.attempt import AttemptOrder
 from supervisor.engine.gang import Workers
+from supervisor.engine.host_memory import HostMemory, holders_of
 from supervisor.engine.memory import Memory
 from supervisor.engine.resuming import leave_note
 from supervisor.engine.starting import Starter
@@ -52,6 +53,8 @@ class Node:
         gang: its workers.
         refusal: memory was refused to one of them.
         stood_by: they were there before their attempt began.
+        warning: the newest that this machine's memory comes to its end; None if there was none.
+        host_memory: where that is seen.
         attend: has something done that may take long (a gigabyte is reserved in a second or two), while other nodes
             go on hearing from this one.
     """
@@ -63,6 +66,8 @@ class Node:
     gang: Gang = Gang.NONE
     refusal: SupervisorError | None = None
     stood_by: bool = False
+    warning: str | None = None
+    host_memory: HostMemory = field(default_factory=HostMemory)
     attend: Callable[[Callable[[], Granted]], Granted] = lambda work: work()
     _workers: Workers | None = None
     _granted: bool = field(default=False)
@@ -103,9 +108,22 @@ class Node:
             self.refusal = self.refusal or refusal
             self._granted = self._granted or granted
             self.gang = self._workers.look(now_s)
+            if self.gang is Gang.ALIVE and self.host_memory.is_due(now_s):
+                self._look_at_host_memory(now_s)
         else:
             self.starter.reap()
         return self.gang
+
+    def _look_at_host_memory(self, now_s: float) -> None:
+        assert self.order is not None
+        beats, first = self.beats, self.order.first_rank
+        ranks = {beat.pid: first + at for at, beat in enumerate(beats) if beat.pid}
+        said = self.host_memory.look(
+            now_s,
+            training=all(beat.resumed >= 0 for beat in beats),
+            held=lambda: holders_of(self.run_id, self.memory.board.directory, ranks),
+        )
+        self.warning = said or self.warning
 
     def new_layout(self) -> bool:
         """Whether memory has been granted since this was asked last: a new layout leaves an old one behind."""

@@ -148,6 +148,7 @@ class NoWorkers:
     memory: NoMemory = field(default_factory=NoMemory)
     beats: tuple[Beat, ...] = ()
     lingers: bool = False
+    warning: str | None = None
     testimony: Testimony = field(default_factory=Testimony)
     fds: tuple[int, ...] = ()
     granted: bool = False

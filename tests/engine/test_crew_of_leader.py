@@ -128,6 +128,15 @@ def test_notices_and_wishes_to_stop_are_handed_on_once(ends: Ends) -> None:
     assert ends.crew.take_notices() == ends.crew.take_stops() == []
 
 
+def test_a_warning_is_handed_on_once_and_the_next_one_again(ends: Ends) -> None:
+    ends.join(1)
+    for words in ("93 %", "93 %", "97 %"):
+        ends.say(1, Seen(gang=Gang.ALIVE, warning=words))
+    ends.until(lambda: ends.crew.ready() == set(), "last word")
+    assert ends.crew.take_warnings() == [("93 %", "host1"), ("97 %", "host1")]
+    assert ends.crew.take_warnings() == []
+
+
 def part(crew_number: int, rank: int, name: str, data: bytes) -> Frame:
     return Frame(PART, {"number": crew_number, "rank": rank, "name": name}, data)
 
