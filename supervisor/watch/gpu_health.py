@@ -74,13 +74,18 @@ class GpuWatch:
             return None
         return self._process.stdout.fileno()
 
+    @property
+    def asking(self) -> bool:
+        """Whether a question has been asked that `answer` has not answered yet."""
+        return self._asked > self._answered
+
     def ask(self, now_s: float) -> None:
         """Begin to ask; what is being asked already is not asked twice.
 
         Args:
             now_s: monotonic time [s].
         """
-        if self._asked > self._answered:
+        if self.asking:
             return
         self._asked += 1
         self._readings, self._holders, self._refused = {}, {}, None
@@ -104,7 +109,7 @@ class GpuWatch:
         self.hear(now_s)
         if self._asked == 0:
             return None
-        if self._answered < self._asked:
+        if self.asking:
             gone = self._process is None
             if now_s < self._until_s and not gone:
                 return None

@@ -2,57 +2,29 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from fake_driver import Driver, build, driver_in
 from harness import until
 
 from supervisor.policy.causes import Cause
 from supervisor.policy.gpu_health import Holder, State, app_fault, fault_of
 from supervisor.watch.gpu_health import GpuWatch, Look, look, neighbours
 
-SOURCE = Path(__file__).parent / "fake_nvml.c"
-
 
 @pytest.fixture(scope="session")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    compiler = shutil.which("gcc") or shutil.which("cc")
-    if compiler is None:
-        pytest.skip("no C compiler to make a driver with: apt-get install gcc libc6-dev")
-    made = tmp_path_factory.mktemp("driver") / "libnvidia-ml.so.1"
-    subprocess.run([compiler, "-shared", "-fPIC", "-Wall", "-Werror", "-o", str(made), str(SOURCE)], check=True)
-    return made.parent
-
-
-@dataclass
-class Driver:
-    """What the driver does is what the file says."""
-
-    file: Path
-    environment: dict[str, str]
-
-    def does(self, *lines: str) -> None:
-        """From now on; in one step, for it may be reading."""
-        partial = self.file.with_suffix(".new")
-        partial.write_text("".join(line + "\n" for line in lines))
-        partial.rename(self.file)
+    return build(tmp_path_factory.mktemp("driver"))
 
 
 @pytest.fixture
 def driver(tmp_path: Path, library: Path) -> Driver:
-    made = Driver(
-        tmp_path / "driver.txt",
-        {**os.environ, "LD_LIBRARY_PATH": str(library), "FAKE_NVML": str(tmp_path / "driver.txt")},
-    )
-    made.does("gpus 2")
-    return made
+    return driver_in(tmp_path, library)
 
 
 @pytest.fixture
