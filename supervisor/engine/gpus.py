@@ -39,6 +39,11 @@ class Gpus:
         fd = self.watch.fd if self.watch is not None else None
         return [] if fd is None else [fd]
 
+    @staticmethod
+    def of(names: Sequence[str] | None) -> Gpus:
+        """Those that are named; None on a machine without any."""
+        return Gpus(GpuWatch(names) if names else None)
+
     def begin_attempt(self) -> None:
         """What was reported so far belongs to earlier attempts; ask how the GPUs are now."""
         if self.watch is None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from supervisor import __version__
 from supervisor.board.store import Board
+from supervisor.engine.gpus import Gpus
 from supervisor.engine.leaderless import LeaderWatch, commit_alone, must_act
 from supervisor.engine.meeting import own_host
 from supervisor.engine.member import Member
@@ -34,7 +35,6 @@ from supervisor.link.address import Address
 from supervisor.link.line import Line
 from supervisor.owner import Life
 from supervisor.policy.lifecycle import Gang, Wish
-from supervisor.watch.gpus import memory_held_by
 
 Roots = list[Path]
 
@@ -95,6 +95,7 @@ def join(
     adopt_orphans()
     whereabouts = Whereabouts(job.run_dir, stand)
     line = Line(whereabouts.leader, said_of(job, world))
+    gpus = Gpus.of(world.gpus)
     wishes = Wishes(world.inbox, job.run_dir, job.recovery.grace.s, world.ignore_hangup, lambda *_a, **_k: None)
 
     def heard(now_s: float) -> tuple[Wish, str]:
@@ -105,11 +106,10 @@ def join(
         end_workers(wanted.run_id)  # what an earlier supervisor of this node left
         board = Board(wanted.run_id, world.processes, roots, room, node=world.node, anonymous=at is not None)
         memory = Memory(board, admit=lambda _size: None)
-        held = memory_held_by if world.gpus else lambda _pids: False
         starter = Starter(
-            job, _connected(world, whereabouts.leader()), wanted.run_id, board.directory, board.control, held
+            job, _connected(world, whereabouts.leader()), wanted.run_id, board.directory, board.control, gpus.hold
         )
-        return Node(wanted.run_id, memory, starter)
+        return Node(wanted.run_id, memory, starter, gpus=gpus)
 
     member = Member(line, world.inbox.fd, heard, opened, world.tell, stand.node)
     keep = True  # whoever ends unforeseen leaves its board, as one that was killed does
@@ -121,6 +121,7 @@ def join(
         if member.node is not None:
             member.node.end()
             member.node.memory.close(remove=not keep)
+        gpus.close()
     return code
 
 

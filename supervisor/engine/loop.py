@@ -21,6 +21,7 @@ from supervisor.engine.course import Course
 from supervisor.engine.crew import Crew
 from supervisor.engine.disk import Disk, Pending
 from supervisor.engine.ending import explained
+from supervisor.engine.gpus import Gpus
 from supervisor.engine.memory import Memory
 from supervisor.engine.node import Node
 from supervisor.engine.opening import as_mapping
@@ -47,7 +48,6 @@ from supervisor.policy.ledger import Ledger, fold
 from supervisor.policy.lifecycle import Gang, Move, Situation, Wish, next_move
 from supervisor.policy.resume import Refuse
 from supervisor.policy.schedule import AUTO_EVERY
-from supervisor.watch.gpus import memory_held_by
 
 #: How long the loop sleeps when nothing happens [s]. Everything urgent wakes it.
 IDLE_S = 0.5
@@ -77,6 +77,7 @@ class Loop:
     accept_changes: bool = False
     crew: Crew | None = None
     _allocation: Allocation = field(init=False)
+    _gpus: Gpus = field(init=False)
     _starter: Starter = field(init=False)
     _team: Team = field(init=False)
     _origin: Origin = field(init=False)
@@ -104,6 +105,7 @@ class Loop:
         )
         at = incarnation(self.world.environment)
         self._allocation = Allocation(at, run_dir, self._write)
+        self._gpus = Gpus.of(self.world.gpus)
         self._starter = Starter(
             self.job,
             self.world,
@@ -112,7 +114,7 @@ class Loop:
             self.memory.board.control,
             self._gpu_memory_held,
         )
-        node = Node(self.run_id, self.memory, self._starter)
+        node = Node(self.run_id, self.memory, self._starter, gpus=self._gpus)
         self._team = Team(node, self.crew, scheduled=at is not None, renew=self._renew)
         self.memory.elsewhere = self._team.elsewhere
         self._checkpoints = Checkpoints(
@@ -165,6 +167,7 @@ class Loop:
                     self._make(move)
         finally:
             self._starter.close()
+            self._gpus.close()
             self._allocation.close(self._course.state)
             if self.crew is not None:
                 self.crew.dismiss(self._course.exit, keep=self.board_is_needed)
@@ -393,7 +396,7 @@ class Loop:
 
     def _gpu_memory_held(self, pids: set[int]) -> bool:
         leaving = self._wishes.wish is not Wish.GO_ON
-        return self.world.gpus is not None and not leaving and memory_held_by(pids)
+        return not leaving and self._gpus.hold(pids)
 
     def _close_attempt(self) -> None:
         refusal = self._team.node.refusal

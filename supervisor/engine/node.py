@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from supervisor.board.pages import Beat, Orders
 from supervisor.engine.attempt import AttemptOrder
 from supervisor.engine.gang import Workers
+from supervisor.engine.gpus import Gpus
 from supervisor.engine.host_memory import HostMemory, holders_of
 from supervisor.engine.memory import Memory
 from supervisor.engine.resuming import leave_note
@@ -55,6 +56,7 @@ class Node:
         stood_by: they were there before their attempt began.
         warning: the newest that this machine's memory comes to its end; None if there was none.
         host_memory: where that is seen.
+        gpus: that its ranks use.
         attend: has something done that may take long (a gigabyte is reserved in a second or two), while other nodes
             go on hearing from this one.
     """
@@ -68,6 +70,7 @@ class Node:
     stood_by: bool = False
     warning: str | None = None
     host_memory: HostMemory = field(default_factory=HostMemory)
+    gpus: Gpus = field(default_factory=lambda: Gpus(None))
     attend: Callable[[Callable[[], Granted]], Granted] = lambda work: work()
     _workers: Workers | None = None
     _granted: bool = field(default=False)
@@ -93,6 +96,7 @@ class Node:
         """
         self.order, self.refusal = order, None
         self.memory.begin_attempt(orders)
+        self.gpus.begin_attempt()
         self._workers, self.stood_by = self.starter.start(order)
         self.gang = Gang.ALIVE
 
@@ -103,11 +107,14 @@ class Node:
             now_s: monotonic time [s].
         """
         self.memory.board.hush()
+        self.gpus.look()
         if self._workers is not None:
             granted, refusal = self.attend(self.memory.grant_wishes) if self.memory.wished else (False, None)
             self.refusal = self.refusal or refusal
             self._granted = self._granted or granted
-            self.gang = self._workers.look(now_s)
+            before, self.gang = self.gang, self._workers.look(now_s)
+            if self.gang is Gang.BROKEN and before is Gang.ALIVE:
+                self.gpus.ask()
             if self.gang is Gang.ALIVE and self.host_memory.is_due(now_s):
                 self._look_at_host_memory(now_s)
         else:
@@ -150,7 +157,7 @@ class Node:
     @property
     def fds(self) -> Sequence[int]:
         """Readable when there is something to see."""
-        return [self.memory.board.bell, *(self._workers.fds if self._workers is not None else ())]
+        return [self.memory.board.bell, *self.gpus.fds, *(self._workers.fds if self._workers is not None else ())]
 
     @property
     def present(self) -> bool:

@@ -9,7 +9,7 @@ What this does not protect against: a driver that counts a GPU which fails when 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from itertools import takewhile
 from pathlib import Path
 
@@ -50,14 +50,3 @@ def visible_gpus(environment: Mapping[str, str] = os.environ, devices: Path = Pa
             "set `launch.processes_per_node` and CUDA_VISIBLE_DEVICES, or hide it with CUDA_VISIBLE_DEVICES=''",
         )
     return None
-
-
-def memory_held_by(pids: Collection[int]) -> bool:
-    """Whether the driver still counts GPU memory for any of these processes.
-
-    A killed process's memory comes back a moment after the process is gone; a new one that
-    starts in between runs out.
-    """
-    from supervisor.watch import nvml
-
-    return nvml.memory_held_by(pids)

@@ -9,7 +9,7 @@ nothing is known until the machine is rebooted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -61,19 +61,6 @@ def count() -> int | None:
             return int(pynvml.nvmlDeviceGetCount())
     except (NvmlRefusedError, pynvml.NVMLError):
         return None
-
-
-def memory_held_by(pids: Collection[int]) -> bool:
-    """Whether the driver still counts GPU memory for any of these processes."""
-    try:
-        with session():
-            for index in range(pynvml.nvmlDeviceGetCount()):
-                handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-                if any(p.pid in pids for p in pynvml.nvmlDeviceGetComputeRunningProcesses(handle)):
-                    return True
-    except (NvmlRefusedError, pynvml.NVMLError):
-        return False  # it cannot be asked: then there is nothing to wait for
-    return False
 
 
 def read(name: str) -> Reading:

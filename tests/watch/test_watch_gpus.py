@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from supervisor.errors import MachineError
-from supervisor.watch.gpus import memory_held_by, visible_gpus
+from supervisor.watch.gpus import visible_gpus
 
 
 @pytest.mark.parametrize(
@@ -48,9 +47,3 @@ def test_an_accelerator_that_cannot_be_counted_is_refused(tmp_path: Path, device
 @pytest.mark.skipif(has_nvidia(), reason="this machine has GPUs")
 def test_a_machine_without_any_trains_on_its_cpu(tmp_path: Path) -> None:
     assert visible_gpus({}, tmp_path) is None
-
-
-def test_a_process_that_is_gone_holds_no_memory() -> None:
-    gone = subprocess.Popen(["true"])
-    gone.wait()
-    assert not memory_held_by({gone.pid})
