@@ -270,6 +270,11 @@ class Crew:
             f"node {n} ({self._hosts.get(n)}): {one.failure}" for n, one in found if one is not None and one.failure
         ]
 
+    def gpu_faults(self) -> list[tuple[str, str]]:
+        """Nodes where no attempt can succeed, by name, and what is wrong with their GPUs."""
+        found = ((node, self._of_this_attempt(node)) for node in self.counted)
+        return [(self._hosts.get(n, "?"), one.gpu_fault) for n, one in found if one is not None and one.gpu_fault]
+
     @property
     def lingers(self) -> bool:
         """Whether processes of a finished gang stay longer than they should."""

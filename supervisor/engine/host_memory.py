@@ -109,9 +109,10 @@ def holders_of(run_id: str, board: Path, ranks: Mapping[int, int]) -> list[Holdi
 def _stored_bytes(directory: Path) -> int:
     """What is in its files, and behind its links; what was reserved and not written is counted as well."""
     stored = 0
-    for name in os.listdir(directory):  # noqa: PTH208 - plain names will do
-        try:
-            stored += (directory / name).stat().st_blocks * 512  # stat(2): whatever the file system's block is
-        except OSError:
-            continue  # a link to memory that is gone
+    try:
+        for entry in directory.iterdir():
+            if entry.exists():  # and no link to memory that is gone
+                stored += entry.stat().st_blocks * 512  # stat(2): whatever the file system's block is
+    except OSError:
+        return stored  # it is being taken away
     return stored

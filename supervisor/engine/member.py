@@ -322,6 +322,7 @@ class Member:
             notice=notice,
             stop=stop,
             warning=node.warning,
+            gpu_fault=node.gpu_fault,
         )
 
 

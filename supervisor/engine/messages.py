@@ -103,6 +103,7 @@ class Seen:
         notice: name of the signal that told that the end is near; None without one.
         stop: whether somebody there asked the run to stop.
         warning: the newest that its machine's memory comes to its end; None without one.
+        gpu_fault: what is wrong with one of its GPUs, so that no attempt there can succeed; None if nothing is known.
     """
 
     attempt: int = 0
@@ -115,6 +116,7 @@ class Seen:
     notice: str | None = None
     stop: bool = False
     warning: str | None = None
+    gpu_fault: str | None = None
 
     def fields(self) -> dict[str, Any]:
         """As it is sent."""
@@ -132,6 +134,7 @@ class Seen:
             "notice": self.notice,
             "stop": self.stop,
             "warning": self.warning,
+            "gpu_fault": self.gpu_fault,
         }
 
     @staticmethod
@@ -155,6 +158,7 @@ class Seen:
                     notice=fields["notice"],
                     stop=fields["stop"],
                     warning=fields["warning"],
+                    gpu_fault=fields["gpu_fault"],
                 )
             )
         except (KeyError, TypeError, ValueError) as error:
@@ -172,7 +176,7 @@ class Seen:
         told = self.testimony
         return (
             *(self.attempt, self.gang, phases, whole, self.lingers, self.failure, self.notice, self.stop),
-            *(told.finished, len(told.ends), told.launcher, self.warning),
+            *(told.finished, len(told.ends), told.launcher, self.warning, self.gpu_fault),
         )
 
 

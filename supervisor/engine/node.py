@@ -155,6 +155,12 @@ class Node:
         return Testimony(self._workers.finished, tuple(self._workers.ends()), self._workers.launcher_words())
 
     @property
+    def gpu_fault(self) -> str | None:
+        """What is wrong with a GPU here, so that no attempt on this machine can succeed; None if nothing is known."""
+        fault = self.gpus.fault
+        return None if fault is None else fault.evidence
+
+    @property
     def fds(self) -> Sequence[int]:
         """Readable when there is something to see."""
         return [self.memory.board.bell, *self.gpus.fds, *(self._workers.fds if self._workers is not None else ())]

@@ -94,6 +94,12 @@ class Team:
         elsewhere = self.crew.take_warnings() if self.crew is not None else []
         return [*([own] if own is not None else ()), *(f"on {host}: {words}" for words, host in elsewhere)]
 
+    def gpu_faults(self) -> list[tuple[str | None, str]]:
+        """Nodes where no attempt can succeed, by name (None for this one), and what is wrong with their GPUs."""
+        own = self.node.gpu_fault
+        elsewhere = self.crew.gpu_faults() if self.crew is not None else []
+        return [*([(None, own)] if own is not None else ()), *elsewhere]
+
     def attend(self, work: Callable[[], T]) -> T:
         """Have something done that may take long, while members go on hearing from this node, and the lease is renewed.
 

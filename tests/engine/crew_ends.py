@@ -149,6 +149,7 @@ class NoWorkers:
     beats: tuple[Beat, ...] = ()
     lingers: bool = False
     warning: str | None = None
+    gpu_fault: str | None = None
     testimony: Testimony = field(default_factory=Testimony)
     fds: tuple[int, ...] = ()
     granted: bool = False

@@ -137,6 +137,18 @@ def test_a_warning_is_handed_on_once_and_the_next_one_again(ends: Ends) -> None:
     assert ends.crew.take_warnings() == []
 
 
+def test_a_broken_gpu_is_known_by_its_node_as_long_as_the_attempt_lasts(ends: Ends) -> None:
+    for node in (1, 2):
+        ends.join(node)
+    ends.crew.begin(order_of(1, 3))
+    ends.say(1, Seen(attempt=1, gang=Gang.ALIVE))
+    ends.say(2, Seen(attempt=1, gang=Gang.ALIVE, gpu_fault="GPU 0: Xid 79"))
+    ends.until(ends.crew.gpu_faults, "fault")
+    assert ends.crew.gpu_faults() == [("host2", "GPU 0: Xid 79")]
+    ends.crew.begin(order_of(2, 3))
+    assert ends.crew.gpu_faults() == []
+
+
 def part(crew_number: int, rank: int, name: str, data: bytes) -> Frame:
     return Frame(PART, {"number": crew_number, "rank": rank, "name": name}, data)
 

@@ -79,6 +79,7 @@ SEENS = st.builds(
     whole=st.lists(IDENTITY, max_size=3).map(tuple),
     lingers=st.booleans(),
     warning=st.none() | WORDS,
+    gpu_fault=st.none() | WORDS,
     failure=st.none() | WORDS,
     testimony=st.builds(node.Testimony, st.booleans(), st.lists(ENDS, max_size=2).map(tuple), st.none() | WORDS),
     notice=st.none() | WORDS,
@@ -167,6 +168,7 @@ def test_only_what_the_leader_acts_on_is_news() -> None:
         replace(seen, notice="SIGTERM"),
         replace(seen, failure="no room"),
         replace(seen, warning="memory"),
+        replace(seen, gpu_fault="GPU 0: Xid 79"),
         replace(seen, beats=(replace(beat, phase=Phase.PAUSED),)),
     ):
         assert other.is_news(seen)
