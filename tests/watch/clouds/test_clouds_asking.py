@@ -1,0 +1,96 @@
+"""One question, to servers of every manner: it always ends, within its time, with an answer or a reason."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from fake_metadata import serving
+
+from supervisor.watch.clouds.asking import LIMIT_BYTES, Answer, Place, Unclear, ask
+
+LIMIT_S = 0.4
+
+
+@pytest.mark.parametrize(
+    ("manner", "reason"),
+    [
+        ("silent", "no answer from 127.0.0.1:{port} within 0.4 s"),
+        ("trickle", "no answer from 127.0.0.1:{port} within 0.4 s"),
+        ("flood", "127.0.0.1:{port}: answered with more than 1 MiB"),
+        ("garbage", "127.0.0.1:{port} does not speak HTTP: BadStatusLine"),
+        ("hang up", "127.0.0.1:{port}: Remote end closed connection without response"),
+    ],
+)
+def test_a_server_of_bad_manners_is_given_up_in_time_with_a_reason(manner: str, reason: str) -> None:
+    with serving("aws") as fake:
+        fake.manner = manner
+        began_s = time.monotonic()
+        answer = ask(Place("127.0.0.1", fake.port), "GET", "/", {}, limit_s=LIMIT_S)
+        assert answer == Unclear(reason.format(port=fake.port))
+        assert time.monotonic() - began_s < LIMIT_S + 0.4
+
+
+def test_nobody_there_is_a_reason() -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+        assert ask(Place("127.0.0.1", port), "GET", "/", {}, limit_s=1.0) == Unclear(
+            f"127.0.0.1:{port}: Connection refused"
+        )
+
+
+def test_an_answer_in_chunks_and_one_that_ends_with_the_connection_are_read_whole() -> None:
+    answers = (
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nX-Of: Chunks\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n",
+        b"HTTP/1.0 200 OK\r\nX-Of: End\r\n\r\nabcde",
+    )
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            for answer in answers:
+                connection, _ = server.accept()
+                connection.recv(4096)
+                connection.sendall(answer)
+                connection.close()
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        told = [ask(Place("127.0.0.1", server.getsockname()[1]), "GET", "/", {}, limit_s=5.0) for _ in answers]
+        thread.join()
+    assert [(one.text, one.headers["x-of"]) for one in told if isinstance(one, Answer)] == [
+        ("abcde", "Chunks"),
+        ("abcde", "End"),
+    ]
+
+
+def test_no_proxy_is_ever_asked() -> None:
+    with serving("azure", name="vm-7") as fake, serving("azure", name="proxied") as proxy:
+        program = (
+            "from supervisor.watch.clouds.asking import Place, ask\n"
+            "from supervisor.watch.clouds.azure import HEADERS, NAME\n"
+            f"print(ask(Place('127.0.0.1', {fake.port}), 'GET', NAME, HEADERS, limit_s=5.0).text)"
+        )
+        proxies = dict.fromkeys(("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"), proxy.url)
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, **proxies, "no_proxy": ""},
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=30,
+        )
+    assert (done.stdout.strip(), proxy.asked) == ("vm-7", [])
+
+
+def test_an_answer_of_the_greatest_length_is_still_read() -> None:
+    with serving("azure", name="n" * (LIMIT_BYTES - 4096)) as fake:
+        path = "/metadata/instance/compute/name?api-version=2021-02-01"
+        answer = ask(Place("127.0.0.1", fake.port), "GET", path, {"Metadata": "true"}, limit_s=5.0)
+    assert isinstance(answer, Answer)
+    assert len(answer.body) == LIMIT_BYTES - 4096
