@@ -37,6 +37,7 @@ class Move(Enum):
     LAUNCH = "launch"
     PAUSE = "pause"  # ask ranks to wait at the beginning of their next step
     COMMIT_PERIODIC = "commit periodic"
+    COMMIT_SAFETY = "commit safety"  # a notice came with time left: training goes on meanwhile
     COMMIT_EMERGENCY = "commit emergency"
     COMMIT_FINAL = "commit final"
     KILL = "kill"
@@ -71,6 +72,7 @@ class Situation:
         committing: a commit is under way.
         commit_failed: the last emergency or final commit failed; it is not tried without end.
         periodic_due: a periodic checkpoint is due.
+        safety_due: somebody gave notice, and nothing has been committed since.
         launch_due: the pause before the next attempt is over.
         over: the run is decided; only leaving remains.
         lost: a node was lost in this attempt: its memory is gone, and the next one may go, too.
@@ -90,6 +92,7 @@ class Situation:
     committing: bool = False
     commit_failed: bool = False
     periodic_due: bool = False
+    safety_due: bool = False
     launch_due: bool = True
     over: bool = False
     lost: bool = False
@@ -124,6 +127,8 @@ def next_move(now: Situation) -> Move:  # noqa: PLR0911 - one line per rule
     # nothing runs
     if now.wish is not Wish.GO_ON or now.over:
         return _secure(now) or (Move.WAIT if now.committing else Move.LEAVE)
+    if now.safety_due and (secure := _secure(now)) is not None:
+        return secure
     if now.attendance is Attendance.OVERDUE:
         return Move.MISS
     ready = now.launch_due and now.attendance is Attendance.COMPLETE
@@ -134,7 +139,11 @@ def _alive(now: Situation) -> Move:
     if now.wish is Wish.GO_ON:
         if now.trained:
             return _secure(now) or Move.WAIT
-        return Move.COMMIT_PERIODIC if now.periodic_due and not now.committing else Move.WAIT
+        if now.committing:
+            return Move.WAIT
+        if now.safety_due and now.settled > now.committed:
+            return Move.COMMIT_SAFETY
+        return Move.COMMIT_PERIODIC if now.periodic_due else Move.WAIT
     if not now.paused:
         return Move.PAUSE
     secure = _secure(now)
@@ -146,12 +155,15 @@ def _alive(now: Situation) -> Move:
 
 
 def _secure(now: Situation) -> Move | None:
-    """Bring to disk what only memory holds: at the training's end, at a drain, at a leave, when a node was lost."""
+    """Bring to disk what only memory holds.
+
+    At the training's end, at a drain, at a leave, when a node was lost, when a notice came and nobody trains.
+    """
     if now.committing or now.commit_failed:
         return None
     if now.trained and not now.trained_committed:
         return Move.COMMIT_FINAL
-    leaving = now.wish is not Wish.GO_ON or now.over or now.lost
-    if leaving and not now.trained and now.settled > now.committed:
+    needed = now.wish is not Wish.GO_ON or now.over or now.lost or now.safety_due
+    if needed and not now.trained and now.settled > now.committed:
         return Move.COMMIT_EMERGENCY
     return None

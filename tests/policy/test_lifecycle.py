@@ -1,4 +1,4 @@
-"""Every situation there is, about a hundred thousand; and every run, played through, comes to an end."""
+"""Every situation there is, about a quarter of a million; and every run, played through, comes to an end."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from supervisor.policy.restart import Finish, GiveUp, Limits, Restart, decide
 
 FLAGS = (
     *("paused", "all_paused", "drain_over", "done_too_long", "trained", "trained_committed"),
-    *("committing", "commit_failed", "periodic_due", "launch_due", "over"),
+    *("committing", "commit_failed", "periodic_due", "safety_due", "launch_due", "over"),
 )
 STEPS = ((-1, -1), (5, 5), (5, 3))  # newest settled, newest committed
-COMMITS = {Move.COMMIT_PERIODIC, Move.COMMIT_EMERGENCY, Move.COMMIT_FINAL}
+COMMITS = {Move.COMMIT_PERIODIC, Move.COMMIT_SAFETY, Move.COMMIT_EMERGENCY, Move.COMMIT_FINAL}
 
 
 def situations() -> Iterator[Situation]:
@@ -96,7 +96,9 @@ def test_one_commit_at_a_time_and_none_that_is_not_wanted(chosen: Chosen) -> Non
             assert now.gang is not Gang.BROKEN or now.wish is not Wish.GO_ON
         if move is Move.COMMIT_PERIODIC:
             assert (now.gang, now.wish, now.periodic_due, now.trained) == (Gang.ALIVE, Wish.GO_ON, True, False)
-        if move is Move.COMMIT_EMERGENCY:
+        if move is Move.COMMIT_SAFETY:
+            assert (now.gang, now.wish, now.safety_due, now.trained) == (Gang.ALIVE, Wish.GO_ON, True, False)
+        if move in (Move.COMMIT_EMERGENCY, Move.COMMIT_SAFETY):
             assert now.settled > now.committed
             assert not now.trained
         if move is Move.COMMIT_FINAL:
@@ -108,6 +110,16 @@ def test_a_commit_that_had_to_succeed_and_failed_is_not_tried_without_end(chosen
     for now, move in chosen:
         if now.commit_failed:
             assert move not in (Move.COMMIT_EMERGENCY, Move.COMMIT_FINAL)
+
+
+def test_a_notice_with_time_left_commits_before_anything_else_and_ends_nothing(chosen: Chosen) -> None:
+    for now, move in chosen:
+        if not now.safety_due or now.wish is not Wish.GO_ON:
+            continue
+        if now.gang is Gang.ALIVE and not now.trained and not now.committing and now.settled > now.committed:
+            assert move is Move.COMMIT_SAFETY
+        elif move not in COMMITS and not (move is Move.WAIT and now.committing):
+            assert move is next_move(replace(now, safety_due=False))
 
 
 def test_workers_are_asked_to_pause_once(chosen: Chosen) -> None:
@@ -151,6 +163,17 @@ HAND_BACK, STOP = Wish.HAND_BACK, Wish.STOP
         (Situation(gang=DONE, trained=True, trained_committed=True), Move.WAIT),
         (Situation(gang=DONE, trained=True, trained_committed=True, done_too_long=True), Move.KILL),
         (Situation(gang=GONE, trained=True, trained_committed=True), Move.CLOSE_ATTEMPT),
+        # a notice with time left
+        (Situation(gang=ALIVE, settled=9, committed=3, safety_due=True), Move.COMMIT_SAFETY),
+        (Situation(gang=ALIVE, settled=9, committed=3, safety_due=True, periodic_due=True), Move.COMMIT_SAFETY),
+        (Situation(gang=ALIVE, settled=9, committed=3, safety_due=True, committing=True), Move.WAIT),
+        (Situation(gang=ALIVE, settled=9, committed=9, safety_due=True), Move.WAIT),
+        (Situation(gang=ALIVE, settled=9, trained=True, safety_due=True), Move.COMMIT_FINAL),
+        (Situation(gang=ALIVE, wish=HAND_BACK, settled=9, committed=3, safety_due=True), Move.PAUSE),
+        (Situation(gang=Gang.BROKEN, settled=9, committed=3, safety_due=True), Move.KILL),
+        (Situation(gang=GONE, settled=9, committed=3, safety_due=True), Move.COMMIT_EMERGENCY),
+        (Situation(gang=NONE, settled=9, committed=3, safety_due=True, launch_due=False), Move.COMMIT_EMERGENCY),
+        (Situation(gang=NONE, settled=9, committed=9, safety_due=True), Move.LAUNCH),
         # a death
         (Situation(gang=Gang.BROKEN, settled=9, committed=3), Move.KILL),
         (Situation(gang=GONE, settled=9, committed=3), Move.CLOSE_ATTEMPT),
@@ -189,6 +212,7 @@ class World:
     commit_ticks: int
     commit_works: bool
     obeys: bool  # whether ranks pause when they are asked
+    notice_at: int = -1  # word that leaves time
     now: Situation = field(default_factory=lambda: Situation(gang=Gang.NONE))
     ledger: Ledger = field(default_factory=Ledger)
     time: int = 0
@@ -197,12 +221,15 @@ class World:
     launch_at: int = 0
     paused_at: int = 0
     commit: tuple[Move, int, int] | None = None  # which, of which step, until when
+    begun_at: int = -1  # the last commit
     ended: str | None = None
 
     def tick(self) -> None:
         self.time += 1
         if self.time == self.wish_at:
             self.now = replace(self.now, wish=self.wish)
+        if self.time == self.notice_at:
+            self.now = replace(self.now, safety_due=True)
         if self.commit is not None and self.time >= self.commit[2]:
             self.arrive(*self.commit[:2])
         if self.now.gang is Gang.ALIVE:
@@ -235,9 +262,10 @@ class World:
         self.commit = None
         self.now = replace(self.now, committing=False)
         if not self.commit_works:
-            self.now = replace(self.now, commit_failed=move is not Move.COMMIT_PERIODIC)
+            self.now = replace(self.now, commit_failed=move not in (Move.COMMIT_PERIODIC, Move.COMMIT_SAFETY))
             return
-        self.now = replace(self.now, committed=max(self.now.committed, step))
+        safety_due = self.now.safety_due and self.begun_at < self.notice_at
+        self.now = replace(self.now, committed=max(self.now.committed, step), safety_due=safety_due)
         if move is Move.COMMIT_FINAL:
             self.now = replace(self.now, trained_committed=True)
 
@@ -260,7 +288,7 @@ class World:
             case Move.LEAVE:
                 self.ended = "gave up" if self.now.over else self.now.wish.value
             case _:
-                self.commit = (move, self.now.settled, self.time + self.commit_ticks)
+                self.commit, self.begun_at = (move, self.now.settled, self.time + self.commit_ticks), self.time
                 self.now = replace(self.now, committing=True)
 
     def close(self) -> None:
@@ -290,7 +318,8 @@ WISHES = [(Wish.GO_ON, -1), *product((Wish.HAND_BACK, Wish.STOP, Wish.KILL), (1,
 
 def worlds() -> Iterator[World]:
     for lives, (wish, at), ticks, works, obeys in product(LIVES, WISHES, (1, 3), (True, False), (True, False)):
-        yield World(lives, wish, at, ticks, works, obeys)
+        for notice_at in (-1, 1, 3, 6):
+            yield World(lives, wish, at, ticks, works, obeys, notice_at)
 
 
 def test_every_run_comes_to_an_end_with_its_newest_step_on_disk() -> None:
