@@ -101,7 +101,13 @@ class Loop:
         every = self.job.checkpoint.every
         run_dir = self.job.run_dir
         self._wishes = Wishes(
-            self.world.inbox, run_dir, self.job.recovery.grace.s, self.world.ignore_hangup, self._write, self._disk.ask
+            self.world.inbox,
+            run_dir,
+            self.job.recovery.grace.s,
+            self.world.ignore_hangup,
+            self._write,
+            self._disk.ask,
+            self.world.clouds,
         )
         at = incarnation(self.world.environment)
         self._allocation = Allocation(at, run_dir, self._write)
@@ -174,13 +180,14 @@ class Loop:
         self._checkpoints.committer.close(patience_s=0.0 if self._checkpoints.under_way else CLOSE_S)
         self._tell_progress(force=True)
         self._disk.close(CLOSE_S)
+        self._wishes.leave(secured=not self.board_is_needed)
         return self._course.exit
 
     # -- looking
 
     def _look(self) -> None:
         now_s = time.monotonic()
-        self._wishes.look(now_s)
+        self._wishes.look(now_s, secured_s=self._checkpoints.secured_s, commit_s=self._checkpoints.write_s)
         if self._wishes.wish is Wish.GO_ON and self._allocation.time_is_up(time.time(), self.job.recovery.grace.s):
             self._wishes.hand_back("the end of the allocation")
         gang = self._team.look(now_s)
@@ -282,7 +289,7 @@ class Loop:
     # -- waiting
 
     def _wait(self) -> None:
-        fds = [self.world.inbox.fd, self._checkpoints.committer.fd]
+        fds = [*self._wishes.fds, self._checkpoints.committer.fd]
         timeout_s = IDLE_S
         if self._team.gang in (Gang.BROKEN, Gang.DONE) or self._drain_until_s is not None:
             timeout_s = BUSY_S
@@ -305,7 +312,7 @@ class Loop:
                 # Before training has begun there is no step to wait for.
                 wait_s = min(DRAIN_S, self.job.recovery.grace.s) if self._training else 0.0
                 self._drain_until_s = time.monotonic() + wait_s
-            case Move.COMMIT_PERIODIC | Move.COMMIT_EMERGENCY | Move.COMMIT_FINAL:
+            case Move.COMMIT_PERIODIC | Move.COMMIT_SAFETY | Move.COMMIT_EMERGENCY | Move.COMMIT_FINAL:
                 self._checkpoints.begin(move.value.removeprefix("commit "), time.monotonic())
                 if not self._checkpoints.under_way and self._team.gang is Gang.ALIVE:
                     self._wait()  # its step is still to come, here or elsewhere; workers ring when it is there
