@@ -24,6 +24,8 @@ MISSED_STEPS = 2
 GATHER_S = 10.0
 #: A failed periodic commit is tried again after this long at the earliest [s].
 RETRY_S = 30.0
+#: What is committed for these reasons may be tried again: nobody leaves for want of it.
+_TRAINING_GOES_ON = ("periodic", "safety")
 
 
 @dataclass(slots=True)
@@ -41,6 +43,8 @@ class Checkpoints:
         under_way: one is being made.
         began_s: monotonic time at which it was begun [s].
         failed: the last one that had to succeed did not.
+        secured_s: monotonic time at which the last one that succeeded was begun [s]; None without one.
+        write_s: how long it took [s].
     """
 
     run_dir: Path
@@ -53,6 +57,8 @@ class Checkpoints:
     under_way: bool = False
     began_s: float = 0.0
     failed: bool = False
+    secured_s: float | None = None
+    write_s: float = 0.0
     _order: Order | None = None  # waits for the parts of other nodes
     _aim: int = 0  # the step to come that all nodes are to spare
     _since_s: float | None = None
@@ -80,6 +86,14 @@ class Checkpoints:
             return False
         committed = max(self.newest, 0)  # not the step resumed from: that one may be in memory only
         return commit_due(self.period, settled=settled, committed=committed, since_s=now_s - self._since_s)
+
+    def may_retry(self, now_s: float) -> bool:
+        """Whether a commit that training does not wait for may be begun: after a failure not at once.
+
+        Args:
+            now_s: monotonic time [s].
+        """
+        return now_s >= self._not_before_s
 
     def begin(self, reason: str, now_s: float) -> None:
         """Order a commit of the newest snapshot, or of the step that was asked for if it is still there."""
@@ -139,7 +153,8 @@ class Checkpoints:
     def _chosen(self, reason: str) -> Whole | None:
         """The snapshot to commit; None while there is none."""
         memory = self.team.node.memory
-        if reason != "periodic":
+        safety = reason == "safety"
+        if reason != "periodic" and not (safety and self.team.crew is not None):
             return memory.common()
         steps = self.due_every or 1
         due = (w for w in memory.wholes() if w.step % steps == 0 and w.step > self.newest and not w.trained)
@@ -147,7 +162,7 @@ class Checkpoints:
             return next(due, None) or memory.common()
         # What other nodes have whole is heard a moment later than it is so, and by then it may be overwritten.
         # So a step to come is named, and every rank spares it until it has been taken.
-        if not self.due_every:
+        if safety or not self.due_every:
             self._take_aim(memory)
             due = (w for w in memory.wholes() if w.step == self._aim)
         return next(due, None)
@@ -176,7 +191,7 @@ class Checkpoints:
         self._since_s = now_s
         order = answer.order
         if answer.committed is None:
-            self.failed = order.reason != "periodic"
+            self.failed = order.reason not in _TRAINING_GOES_ON
             self._not_before_s = now_s + RETRY_S
             self.write(
                 "incident",
@@ -186,6 +201,7 @@ class Checkpoints:
             )
             return
         self.newest = max(self.newest, order.step)
+        self.secured_s, self.write_s = self.began_s, answer.committed.write_s
         if order.reason in ("final", "best"):
             self.trained = answer.final_problem is None
             self.failed = not self.trained
@@ -197,7 +213,7 @@ class Checkpoints:
             bytes=answer.committed.bytes,
             stall_s=order.stall_s,
             write_s=answer.committed.write_s,
-            reason=order.reason,
+            reason="emergency" if order.reason == "safety" else order.reason,
             **({"stood_in": list(order.lost)} if order.lost else {}),
         )
         for problem in (answer.final_problem, answer.problem):

@@ -52,6 +52,8 @@ from supervisor.policy.scheduler import stopped_for
 from supervisor.watch.cgroups import find
 from supervisor.watch.gpus import visible_gpus
 from supervisor.watch.host_memory import available_bytes
+from supervisor.watch.clouds.finding import suspected
+from supervisor.watch.clouds.watch import CloudWatch
 from supervisor.watch.requests import forget_stop
 from supervisor.watch.signals import Inbox, listen
 
@@ -109,13 +111,29 @@ def run(job: Job, terms: Terms, inbox: Inbox, tell: Tell, options: Options | Non
         SupervisorError: something outside refused.
     """
     stand = find_stand(job, options or Options(), os.environ)
+    found = suspected(os.environ)
+    clouds = CloudWatch(found.clouds, found.problems)
+    clouds.start()
+    try:
+        return _take_part(job, terms, _world(job, inbox, tell, stand, clouds), stand)
+    finally:
+        clouds.close()
+
+
+def _world(job: Job, inbox: Inbox, tell: Tell, stand: Stand, clouds: CloudWatch) -> World:
+    """What this machine has.
+
+    Raises:
+        MachineError: more processes are asked for than there are GPUs.
+    """
     gpus = visible_gpus()
-    world = World(
+    return World(
         processes=count_processes(job, gpus),
         gpus=gpus,
         environment=os.environ,
         inbox=inbox,
         tell=tell,
+        clouds=clouds,
         spare_bytes=spare_bytes,
         ignore_hangup=sys.stdin is None or not sys.stdin.isatty(),
         node=stand.node,
@@ -123,6 +141,10 @@ def run(job: Job, terms: Terms, inbox: Inbox, tell: Tell, options: Options | Non
         host=stand.host or "127.0.0.1",
         interface=interface_of(stand.host) if stand.host is not None else None,
     )
+
+
+def _take_part(job: Job, terms: Terms, world: World, stand: Stand) -> ExitCode:
+    """The same, on this machine and in this place."""
     sweep_boards(board_roots())
     if stand.node > 0:
         return join(job, world, stand, at=incarnation(os.environ), roots=board_roots(), room=room)

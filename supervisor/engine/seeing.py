@@ -82,6 +82,7 @@ class Sight:
             committing=self._committing(now_s),
             commit_failed=self.checkpoints.failed,
             periodic_due=self.checkpoints.due(settled if training else -1, now_s),
+            safety_due=self.wishes.safety_due and self.checkpoints.may_retry(now_s),
             launch_due=now_s >= launch_at_s,
             over=over,
             lost=self.team.lost,

@@ -11,6 +11,7 @@ from supervisor.board.environment import worker_environment
 from supervisor.engine.attempt import AttemptOrder
 from supervisor.job import Job, is_ours, program_argv
 from supervisor.launch.command import Launch, launch
+from supervisor.watch.clouds.watch import CloudWatch
 from supervisor.watch.signals import Inbox
 
 #: The interface that gloo listens on.
@@ -29,6 +30,7 @@ class World:
         environment: of the supervisor.
         inbox: signals.
         tell: shown every change: a word and its facts; for people, never needed.
+        clouds: hears from the cloud that this machine may be in; None where nobody does.
         spare_bytes: asks how much memory the machine and this process's limits can still give.
         ignore_hangup: the run outlives its terminal, or has none.
         node: number of this machine among those that take part, from 0.
@@ -43,6 +45,7 @@ class World:
     inbox: Inbox
     tell: Callable[[str, Mapping[str, Any]], None]
     spare_bytes: Callable[[], int]
+    clouds: CloudWatch | None = None
     ignore_hangup: bool = False
     node: int = 0
     nodes: int = 1

@@ -136,14 +136,18 @@ def next_move(now: Situation) -> Move:  # noqa: PLR0911 - one line per rule
 
 
 def _alive(now: Situation) -> Move:
-    if now.wish is Wish.GO_ON:
-        if now.trained:
-            return _secure(now) or Move.WAIT
-        if now.committing:
-            return Move.WAIT
-        if now.safety_due and now.settled > now.committed:
-            return Move.COMMIT_SAFETY
-        return Move.COMMIT_PERIODIC if now.periodic_due else Move.WAIT
+    if now.wish is not Wish.GO_ON:
+        return _draining(now)
+    if now.trained:
+        return _secure(now) or Move.WAIT
+    if now.committing:
+        return Move.WAIT
+    if now.safety_due and now.settled > now.committed:
+        return Move.COMMIT_SAFETY
+    return Move.COMMIT_PERIODIC if now.periodic_due else Move.WAIT
+
+
+def _draining(now: Situation) -> Move:
     if not now.paused:
         return Move.PAUSE
     secure = _secure(now)

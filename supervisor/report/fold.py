@@ -188,6 +188,8 @@ def _take(history: RunHistory, record: Record) -> None:  # noqa: PLR0912 - one c
             _commit(history, record)
         case "checkpoint_rejected":
             history.commits = [commit for commit in history.commits if commit.path != record.text("path")]
+        case "notice" if "urgent" in record.fields or "withdrawn" in record.fields:
+            pass  # a cloud's: training goes on until its deadline is near
         case "stop_asked" | "notice":
             history.state = "draining" if history.state not in ENDED else history.state
         case "incident":

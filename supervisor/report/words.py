@@ -127,7 +127,7 @@ def event(record: Record) -> str | None:  # noqa: PLR0911, PLR0912 - one case pe
         case "stop_asked":
             return f"asked to stop by {one_line(record.text('by'))}"
         case "notice":
-            return f"notice: {one_line(record.text('kind'))}"
+            return _noticed(record)
         case "incident":
             return f"{head}{CAUSES.get(cause or '', cause)}: {one_line(record.text('detail'))}"
         case "attempt_ended":
@@ -168,6 +168,18 @@ def decided(decision: str | None, delay_s: float | None) -> str:
     """
     words = DECISIONS.get(decision or "", one_line(decision) or "nothing was decided")
     return f"{words} after {duration(delay_s)}" if decision in ("restart", "adapt") and delay_s else words
+
+
+def _noticed(record: Record) -> str:
+    """A notice, its time if it names one, and what is left to see of one that was taken back.
+
+    >>> _noticed(Record(0.0, "notice", 1, fields={"kind": "azure: Preempt", "withdrawn": True}))
+    'notice withdrawn: azure: Preempt'
+    """
+    deadline, kind = record.number("deadline"), one_line(record.text("kind"))
+    if record.fields.get("withdrawn") is True:
+        return f"notice withdrawn: {kind}"
+    return f"notice: {kind}" + (f", at {clock(deadline)}" if deadline is not None else "")
 
 
 def _stood_in(ranks: object) -> str:

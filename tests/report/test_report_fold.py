@@ -39,6 +39,13 @@ def test_state_step_and_what_was_redone(name: str, state: str, step: int | None,
     assert (history.state, history.step, steps_redone(history)) == (state, step, redone)
 
 
+def test_a_cloud_that_gives_notice_ends_no_training_yet_and_may_take_it_back() -> None:
+    told = {"kind": "azure: Preempt", "detail": "", "urgent": True, "deadline": 1200.0}
+    noticed = [*h.UNDER_WAY, (1100.0, "notice", 1, told)]
+    taken_back = [*noticed, (1110.0, "notice", 1, {"kind": "azure: Preempt", "detail": "", "withdrawn": True})]
+    assert [fold(h.records(lines)).state for lines in (noticed, taken_back)] == ["running", "running"]
+
+
 @pytest.mark.parametrize(
     ("name", "now", "share"),
     [

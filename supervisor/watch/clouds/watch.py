@@ -20,6 +20,8 @@ from supervisor.watch.clouds.reading import Reading
 TELL_AFTER = 3
 #: Whom nobody answers asks no less often than this [s].
 RARELY_S = 60.0
+#: How long an acknowledgement may take [s].
+CLOSE_S = 2.0
 #: A deadline that moves by less is the same one [s].
 SAME_S = 1.0
 
@@ -65,7 +67,7 @@ class CloudWatch:
         self._clouds, self._wall, self._rarely_s = tuple(clouds), wall, rarely_s
         self._news: queue.SimpleQueue[News] = queue.SimpleQueue()
         self._over = threading.Event()
-        self._threads: list[threading.Thread] = []
+        self._acknowledged: Notice | None = None
         self.fd, self._bell = os.pipe()
         os.set_blocking(self.fd, False)
         os.set_blocking(self._bell, False)
@@ -75,9 +77,7 @@ class CloudWatch:
     def start(self) -> None:
         """Begin to ask; nothing is waited for."""
         for cloud in self._clouds:
-            thread = threading.Thread(target=self._watch, args=(cloud,), name=f"cloud {cloud.name}", daemon=True)
-            self._threads.append(thread)
-            thread.start()
+            threading.Thread(target=self._watch, args=(cloud,), name=f"cloud {cloud.name}", daemon=True).start()
 
     def events(self) -> list[News]:
         """Take what has come, oldest first."""
@@ -90,16 +90,27 @@ class CloudWatch:
             found.append(self._news.get())
         return found
 
-    def acknowledge(self, notice: Notice, patience_s: float) -> bool:
-        """Tell a cloud that nothing is left to wait for; whether it has agreed.
-
-        To be called last of all, when everything is on disk: the machine may be gone a moment later.
+    def acknowledge(self, notice: Notice) -> None:
+        """Have the cloud told, when this watch is closed, that nothing is left to wait for.
 
         Args:
-            notice: for which this process leaves.
+            notice: for which this process leaves; everything that it had to save is on disk.
+        """
+        self._acknowledged = notice
+
+    def close(self, patience_s: float = CLOSE_S) -> bool:
+        """Ask nobody any more, and acknowledge what is to be acknowledged; whether a cloud has agreed to it.
+
+        Last of all: the machine may be gone a moment later. A question that is under way ends by its own limit,
+        or with the process.
+
+        Args:
             patience_s: to wait at most [s].
         """
-        agreed: list[bool] = []
+        self._over.set()
+        notice, agreed = self._acknowledged, list[bool]()
+        if notice is None:
+            return False
 
         def tell(cloud: Cloud) -> None:
             say = getattr(cloud, "acknowledge", None)
@@ -112,10 +123,6 @@ class CloudWatch:
                 thread.start()
                 thread.join(patience_s)
         return any(agreed)
-
-    def close(self) -> None:
-        """Ask nobody any more; a question that is under way ends by its own limit, or with the process."""
-        self._over.set()
 
     def _tell(self, news: News) -> None:
         self._news.put(news)

@@ -113,7 +113,9 @@ def test_azure_is_told_to_begin_only_with_what_concerns_nobody_else(others: tupl
     event = preempt("vm-0", *others)
     with serving("azure", events=[event]) as fake, watching(quick("azure", place(fake))) as watched:
         watched.wait(1)
-        assert watched.watch.acknowledge(watched.notice(), 5.0) is bool(started)
+        watched.watch.acknowledge(watched.notice())
+        assert fake.started == []
+        assert watched.watch.close(5.0) is bool(started)
         assert fake.started == started
 
 
@@ -122,7 +124,8 @@ def test_an_acknowledgement_that_hangs_is_not_waited_for_any_longer_than_asked()
         watched.wait(1)
         fake.manner = "silent"
         began_s = time.monotonic()
-        assert not watched.watch.acknowledge(watched.notice(), 0.3)
+        watched.watch.acknowledge(watched.notice())
+        assert not watched.watch.close(0.3)
         assert time.monotonic() - began_s < 1.0
 
 

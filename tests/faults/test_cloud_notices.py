@@ -1,0 +1,64 @@
+"""A cloud gives notice: what was trained is committed at once, training goes on, and the run leaves just in time."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from fake_metadata import iso, rfc1123, serving
+from harness import Run
+from undisturbed import ALONE, assert_nothing_repeated, assert_same
+
+JOB = {"launch": {"processes_per_node": 1}, "checkpoint": {"snapshot": "1 step", "every": "1000 steps"}}
+LEAD_S = 6.0
+
+
+def test_an_interruption_of_aws_is_committed_for_at_once_and_left_for_before_its_deadline(
+    tmp_path: Path, alone: Run
+) -> None:
+    with serving("aws") as fake:
+        run = Run(tmp_path, args={**ALONE, "sleep": 0.5}, job=JOB)
+        run.environment["AWS_EC2_METADATA_SERVICE_ENDPOINT"] = fake.url
+        run.start().wait_for_step(1)
+        told_s = time.time()
+        deadline_s = float(int(told_s + LEAD_S + 1))
+        fake.say(action={"action": "terminate", "time": iso(deadline_s)})
+        copy = run.wait_for_event("checkpoint_committed")[0]
+        assert run.wait(LEAD_S + 4) == 75, run.said()
+        left_s = time.time()
+
+    notice = run.journal("notice")[0]
+    assert (notice.fields["kind"], notice.fields["deadline"]) == ("aws: spot instance-action terminate", deadline_s)
+    assert len(run.journal("notice")) == 1
+    assert copy.fields["reason"] == "emergency"
+    assert copy.time - notice.time < 1.0
+    ended = run.journal("attempt_ended")[-1]
+    assert ended.fields["cause"] == "preempted"
+    assert '{"action":"terminate","time":"' in str(ended.fields["evidence"])
+    newest = run.journal("checkpoint_committed")[-1]
+    assert (newest.count("step") or 0) >= (copy.count("step") or 0) + 2  # it trained on
+    assert newest.count("step") == ended.count("step") == max(line["step"] for line in run.trace())
+    assert deadline_s - LEAD_S / 2 - 1 < left_s < deadline_s
+
+    run.environment.clear()
+    assert run.run() == 0, run.said()
+    assert_same(run, alone)
+    assert_nothing_repeated(run)
+
+
+def test_an_eviction_that_azure_takes_back_ends_nothing(tmp_path: Path, alone: Run) -> None:
+    with serving("azure", name="vm-0") as fake:
+        run = Run(tmp_path, args={**ALONE, "sleep": 0.15}, job=JOB)
+        run.environment["SUPERVISOR_AZURE_METADATA"] = fake.url
+        run.start().wait_for_step(1)
+        event = {"EventId": "E1", "EventType": "Preempt", "Resources": ["vm-0"], "EventStatus": "Scheduled"}
+        fake.say(events=[{**event, "NotBefore": rfc1123(time.time() + 30)}])
+        run.wait_for_event("checkpoint_committed")
+        fake.say(events=[])
+        run.wait_for_event("notice", 2)
+        assert run.wait() == 0, run.said()
+    assert [n.fields.get("withdrawn") for n in run.journal("notice")] == [None, True]
+    assert run.journal("notice")[1].fields["kind"] == "azure: Preempt"
+    assert fake.started == []
+    assert len(run.journal("attempt_started")) == 1
+    assert_same(run, alone)
