@@ -268,6 +268,7 @@ class Loop:
             return
         for name, host in self.crew.take_notices():
             self._wishes.hand_back(f"{name} on {host}")
+        self._wishes.hear(self.crew.warnings.take(time.time()), time.monotonic())
         for host in self.crew.take_stops():
             self._wishes.stop_once(f"SIGINT on {host}")
         for refusal in self.crew.take_refusals():
