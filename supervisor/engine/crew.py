@@ -12,6 +12,7 @@ from supervisor.engine.attempt import AttemptOrder
 from supervisor.engine.gathering import Gathering, NoPart
 from supervisor.engine.messages import PART, PARTED, SEEN, WANTED, MessageError, Seen, Wanted
 from supervisor.engine.node import Testimony
+from supervisor.engine.warnings import Warnings
 from supervisor.errors import ExitCode
 from supervisor.link.events import Event, Heard, Joined, Lost
 from supervisor.link.hub import Hub
@@ -46,6 +47,7 @@ class Crew:
     Attributes:
         nodes: how many take part, the leader's included.
         losses: members lost in the attempt under way.
+        warnings: what their clouds gave notice of.
         dismissed: they have been told to leave, and nothing is heard of them any more.
     """
 
@@ -64,6 +66,7 @@ class Crew:
         self._sent_away: dict[int, str] = {}  # what was said of it; they come again and again
         self._notices: list[tuple[str, str]] = []
         self._warnings: list[tuple[str, str]] = []
+        self.warnings = Warnings()
         self._stops: list[str] = []
         self._seen: dict[int, Seen] = {}
         self._there: set[int] = set()
@@ -167,6 +170,7 @@ class Crew:
                     self._notices.append((seen.notice, self._hosts.get(node, "?")))
                 if seen.warning is not None and (before is None or before.warning != seen.warning):
                     self._warnings.append((seen.warning, self._hosts.get(node, "?")))
+                self.warnings.hear(node, seen.warned, self._hosts.get(node, "?"))
                 if seen.stop and not (before is not None and before.stop):
                     self._stops.append(self._hosts.get(node, "?"))
                 return seen.is_news(before)
@@ -231,6 +235,7 @@ class Crew:
 
     def go_on_without(self, missing: Sequence[int]) -> None:
         """Take those that are missing from the crew for good; the others move up."""
+        self.warnings.forget(missing)
         self._members = [node for node in self._members if node not in missing]
         self.nodes = len(self._members) + 1
 

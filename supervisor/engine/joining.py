@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from supervisor.engine.leaderless import LeaderWatch, commit_alone, must_act
 from supervisor.engine.meeting import own_host
 from supervisor.engine.member import Member
 from supervisor.engine.memory import Memory
-from supervisor.engine.messages import Wanted
+from supervisor.engine.messages import Wanted, Warned
 from supervisor.engine.node import Node
 from supervisor.engine.place import Stand
 from supervisor.engine.predecessor import end_workers
@@ -35,6 +35,7 @@ from supervisor.link.address import Address
 from supervisor.link.line import Line
 from supervisor.owner import Life
 from supervisor.policy.lifecycle import Gang, Wish
+from supervisor.policy.notices import Heard, most_pressing
 
 Roots = list[Path]
 
@@ -67,6 +68,27 @@ def unlike(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str | None:
     return None
 
 
+def warning(standing: Sequence[Heard], now_s: float) -> Warned | None:
+    """What a member tells its leader of a cloud's notices.
+
+    Args:
+        standing: all of them.
+        now_s: monotonic time [s].
+    """
+    heard = most_pressing(standing)
+    if heard is None:
+        return None
+    told = heard.notice
+    return Warned(
+        cloud=told.cloud,
+        kind=told.kind,
+        detail=told.detail,
+        key=told.key,
+        urgent=told.urgent,
+        left_s=None if heard.deadline_s is None else heard.deadline_s - now_s,
+    )
+
+
 def join(
     job: Job,
     world: World,
@@ -96,7 +118,14 @@ def join(
     whereabouts = Whereabouts(job.run_dir, stand)
     line = Line(whereabouts.leader, said_of(job, world))
     gpus = Gpus.of(world.gpus)
-    wishes = Wishes(world.inbox, job.run_dir, job.recovery.grace.s, world.ignore_hangup, lambda *_a, **_k: None)
+    wishes = Wishes(
+        world.inbox,
+        job.run_dir,
+        job.recovery.grace.s,
+        world.ignore_hangup,
+        lambda *_a, **_k: None,  # the journal is the leader's
+        clouds=world.clouds,
+    )
 
     def heard(now_s: float) -> tuple[Wish, str]:
         wishes.look(now_s)
@@ -111,7 +140,15 @@ def join(
         )
         return Node(wanted.run_id, memory, starter, gpus=gpus)
 
-    member = Member(line, world.inbox.fd, heard, opened, world.tell, stand.node)
+    member = Member(
+        line,
+        world.inbox.fd,
+        heard,
+        opened,
+        world.tell,
+        stand.node,
+        warned=lambda now_s: warning(wishes.standing, now_s),
+    )
     keep = True  # whoever ends unforeseen leaves its board, as one that was killed does
     try:
         code, keep = _stay(job, world, whereabouts, member, at)

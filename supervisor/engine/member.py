@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from supervisor.checkpoint.parts import Part
 from supervisor.engine.assembly import TornSnapshotError, share_of, sources_of
 from supervisor.engine.disk import attended
 from supervisor.engine.gathering import TOLD
 from supervisor.engine.memory import Memory, Whole
-from supervisor.engine.messages import PART, PARTED, SEEN, WANTED, Seen, Wanted
+from supervisor.engine.messages import PART, PARTED, SEEN, WANTED, Seen, Wanted, Warned
 from supervisor.engine.node import Granted, Node, Testimony, first_orders
 from supervisor.engine.team import JOIN_S
 from supervisor.errors import ExitCode, MachineError, SupervisorError
@@ -48,6 +48,7 @@ class Member:
         open: makes this node's part of a run, once the leader has said which.
         tell: shown every change, for people.
         number: of this node.
+        warned: asks for the notice of a cloud that stands, at a monotonic time [s].
         wanted: what the leader wants; None before it said so.
         node: this node's part; None before that.
         since_s: when this stay began, monotonic [s].
@@ -64,6 +65,7 @@ class Member:
     since_s: float = field(default_factory=time.monotonic)
     wish: Wish = Wish.GO_ON
     by: str = ""
+    warned: Callable[[float], Warned | None] = lambda _now_s: None
     _early: list[Event] = field(default_factory=list)  # heard while something took long
     _told: Seen | None = None
     _told_at_s: float = 0.0
@@ -289,7 +291,7 @@ class Member:
     def _speak(self, now_s: float) -> None:
         if not self.line.joined or self.wanted is None:
             return
-        seen = self.seen()
+        seen = replace(self.seen(), warned=self.warned(now_s))
         if seen.is_news(self._told) or now_s - self._told_at_s >= TELL_S:
             self._told, self._told_at_s = seen, now_s
             self.line.post(Frame(SEEN, seen.fields()))

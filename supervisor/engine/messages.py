@@ -7,8 +7,9 @@ checkpoint is sent once, in frames of its own.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from types import UnionType
@@ -89,6 +90,38 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Warned:
+    """A cloud's notice, as a member passes it on.
+
+    Attributes:
+        cloud: whose.
+        kind: what is to happen.
+        detail: in the cloud's own words.
+        key: which of its notices.
+        urgent: the node is lost to the run; else it is advice.
+        left_s: until it happens [s], for clocks are not compared; None if no time is named.
+    """
+
+    cloud: str
+    kind: str
+    detail: str
+    key: str
+    urgent: bool
+    left_s: float | None = None
+
+    def same_as(self, other: Warned | None) -> bool:
+        """Whether only time has passed between the two."""
+        if other is None:
+            return False
+        return replace(self, left_s=None) == replace(other, left_s=None) and self.is_timed == other.is_timed
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether it names a time."""
+        return self.left_s is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
     """How one member's node is.
 
@@ -101,6 +134,7 @@ class Seen:
         failure: why the attempt could not be begun here; None if it could.
         testimony: how the attempt ended here, as far as it is known.
         notice: name of the signal that told that the end is near; None without one.
+        warned: what its cloud gave notice of, with time left; None without one.
         stop: whether somebody there asked the run to stop.
         warning: the newest that its machine's memory comes to its end; None without one.
         gpu_fault: what is wrong with one of its GPUs, so that no attempt there can succeed; None if nothing is known.
@@ -114,6 +148,7 @@ class Seen:
     failure: str | None = None
     testimony: Testimony = field(default_factory=Testimony)
     notice: str | None = None
+    warned: Warned | None = None
     stop: bool = False
     warning: str | None = None
     gpu_fault: str | None = None
@@ -132,6 +167,7 @@ class Seen:
             "ends": [asdict(end) for end in testimony.ends],
             "launcher": testimony.launcher,
             "notice": self.notice,
+            "warned": None if self.warned is None else asdict(self.warned),
             "stop": self.stop,
             "warning": self.warning,
             "gpu_fault": self.gpu_fault,
@@ -156,6 +192,7 @@ class Seen:
                     failure=fields["failure"],
                     testimony=_typed(Testimony(fields["finished"], ends, fields["launcher"])),
                     notice=fields["notice"],
+                    warned=None if fields["warned"] is None else _warned(fields["warned"]),
                     stop=fields["stop"],
                     warning=fields["warning"],
                     gpu_fault=fields["gpu_fault"],
@@ -168,7 +205,9 @@ class Seen:
         """Whether the leader should hear of it at once; what only goes on can wait for the next second."""
         if before is None:
             return True
-        return self._urgent() != before._urgent()
+        warned = self.warned is not None and not self.warned.same_as(before.warned)
+        withdrawn = self.warned is None and before.warned is not None
+        return warned or withdrawn or self._urgent() != before._urgent()
 
     def _urgent(self) -> tuple[object, ...]:
         phases = tuple((b.phase, b.pid, b.trained, b.resumed) for b in self.beats)
@@ -178,6 +217,13 @@ class Seen:
             *(self.attempt, self.gang, phases, whole, self.lingers, self.failure, self.notice, self.stop),
             *(told.finished, len(told.ends), told.launcher, self.warning, self.gpu_fault),
         )
+
+
+def _warned(told: Mapping[str, Any]) -> Warned:
+    warned = _typed(Warned(**told))
+    if warned.left_s is not None and not math.isfinite(warned.left_s):
+        raise ValueError(f"{warned.left_s} is no time")
+    return warned
 
 
 def _order_fields(order: AttemptOrder) -> dict[str, Any]:

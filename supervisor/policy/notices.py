@@ -11,8 +11,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-#: So long before the deadline the workers are drained, if the notice left twice as much [s]. A drain takes
-#: two seconds and a commit; clouds name their deadlines as "approximately" (AWS) and "at the earliest" (Azure).
+#: So long before the deadline the workers are drained, if that is no more than two thirds of what the notice
+#: left [s]. A drain takes two seconds and a commit; AWS calls its deadlines approximate.
 MARGIN_S = 10.0
 
 
@@ -153,11 +153,11 @@ def leave_at_s(heard: Heard, commit_s: float) -> float:
 
     >>> notice = Notice("aws", "spot", None, "", True)
     >>> [leave_at_s(Heard(notice, 100.0, end), 1.5) for end in (None, 220.0, 106.0, 101.0)]
-    [100.0, 208.5, 101.5, 100.0]
+    [100.0, 208.5, 100.5, 100.0]
     """
     if heard.deadline_s is None:
         return heard.at_s
-    margin_s = min(MARGIN_S, max(0.0, heard.deadline_s - heard.at_s) / 2)
+    margin_s = min(MARGIN_S, max(0.0, heard.deadline_s - heard.at_s) * 2 / 3)
     return max(heard.at_s, heard.deadline_s - margin_s - commit_s)
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from supervisor.board.pages import Beat, Phase
 from supervisor.engine import node
 from supervisor.engine.attempt import AttemptOrder, Start
-from supervisor.engine.messages import SEEN, WANTED, MessageError, Seen, Wanted
+from supervisor.engine.messages import SEEN, WANTED, MessageError, Seen, Wanted, Warned
 from supervisor.launch.command import Rendezvous
 from supervisor.link.wire import HEAD_LIMIT, Decoder, Frame, encode
 from supervisor.policy.adapt import Adaptation
@@ -71,6 +71,15 @@ WANTEDS = st.builds(
     part=st.none() | st.tuples(WHOLE, IDENTITY),
     leave=st.none() | WHOLE,
 )
+WARNED = st.builds(
+    Warned,
+    cloud=WORDS,
+    kind=WORDS,
+    detail=WORDS,
+    key=WORDS,
+    urgent=st.booleans(),
+    left_s=st.none() | st.floats(allow_nan=False, allow_infinity=False),
+)
 SEENS = st.builds(
     Seen,
     attempt=WHOLE,
@@ -83,6 +92,7 @@ SEENS = st.builds(
     failure=st.none() | WORDS,
     testimony=st.builds(node.Testimony, st.booleans(), st.lists(ENDS, max_size=2).map(tuple), st.none() | WORDS),
     notice=st.none() | WORDS,
+    warned=st.none() | WARNED,
     stop=st.booleans(),
 )
 ODD = st.sampled_from(
@@ -162,7 +172,13 @@ def test_only_what_the_leader_acts_on_is_news() -> None:
     seen = Seen(attempt=1, gang=Gang.ALIVE, beats=(beat,), whole=((0, 3, 0, 1),))
     assert seen.is_news(None)
     assert not replace(seen, beats=(replace(beat, step=4, loss=0.5),), whole=((0, 4, 0, 1),)).is_news(seen)
+    warned = Warned(cloud="aws", kind="spot", detail="", key="spot", urgent=True, left_s=120.0)
+    noticed = replace(seen, warned=warned)
+    assert not replace(noticed, warned=replace(warned, left_s=119.0)).is_news(noticed)
+    assert replace(noticed, warned=replace(warned, left_s=None)).is_news(noticed)
+    assert seen.is_news(noticed)
     for other in (
+        noticed,
         replace(seen, gang=Gang.BROKEN),
         replace(seen, stop=True),
         replace(seen, notice="SIGTERM"),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from supervisor.policy.notices import Notice
 from supervisor.watch.clouds.asking import Answer, Place, Unclear
-from supervisor.watch.clouds.reading import Reading, here_s, moment_s, unexpected
+from supervisor.watch.clouds.reading import Reading, here_s, moment_s, noticed, unexpected
 from supervisor.watch.clouds.tokens import Tokens
 
 PLACE = Place("100.100.100.200")
@@ -28,7 +28,7 @@ def read_termination(answer: Answer, now_s: float) -> Reading:
     if answer.status != 200 or told_s is None:
         return unexpected("termination-time", answer)
     deadline_s = here_s(told_s, answer.headers, now_s)
-    return (Notice("alibaba", "spot termination-time", deadline_s, answer.text, True, "spot"),)
+    return (noticed("alibaba", "spot termination-time", deadline_s, answer.text, urgent=True, key="spot"),)
 
 
 @dataclass(slots=True)

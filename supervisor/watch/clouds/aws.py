@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from supervisor.policy.notices import Notice
 from supervisor.watch.clouds.asking import Answer, Place, Unclear
-from supervisor.watch.clouds.reading import Reading, here_s, moment_s, parsed, unexpected
+from supervisor.watch.clouds.reading import MOST, Reading, here_s, moment_s, noticed, parsed, unexpected
 from supervisor.watch.clouds.tokens import Tokens
 
 PLACE = Place("169.254.169.254")
@@ -44,7 +44,7 @@ def read_action(answer: Answer, now_s: float) -> Reading:
     deadline_s = here_s(moment_s(told.get("time")), answer.headers, now_s)
     if action == "hibernate":
         deadline_s = None
-    return (Notice("aws", f"spot instance-action {action}", deadline_s, answer.text, True, "spot"),)
+    return (noticed("aws", f"spot instance-action {action}", deadline_s, answer.text, urgent=True, key="spot"),)
 
 
 def read_rebalance(answer: Answer, now_s: float) -> Reading:
@@ -59,7 +59,7 @@ def read_rebalance(answer: Answer, now_s: float) -> Reading:
     told = parsed(answer)
     if answer.status != 200 or not isinstance(told, dict) or "noticeTime" not in told:
         return unexpected("rebalance", answer)
-    return (Notice("aws", "rebalance recommendation", None, answer.text, False, "rebalance"),)
+    return (noticed("aws", "rebalance recommendation", None, answer.text, urgent=False, key="rebalance"),)
 
 
 def read_maintenance(answer: Answer, now_s: float) -> Reading:
@@ -74,12 +74,13 @@ def read_maintenance(answer: Answer, now_s: float) -> Reading:
     if answer.status != 200 or not isinstance(told, list):
         return unexpected("maintenance", answer)
     found = []
-    for event in told:
+    for event in told[:MOST]:
         if isinstance(event, dict) and event.get("State") == "active":
             deadline_s = here_s(moment_s(event.get("NotBefore")), answer.headers, now_s)
             kind = f"maintenance {event.get('Code', 'of an unknown kind')}"
             detail = ", ".join(f"{k} {event[k]}" for k in ("EventId", "NotBefore", "Description") if k in event)
-            found.append(Notice("aws", kind, deadline_s, detail, False, f"maintenance {event.get('EventId')}"))
+            key = f"maintenance {event.get('EventId')}"
+            found.append(noticed("aws", kind, deadline_s, detail, urgent=False, key=key))
     return tuple(found)
 
 

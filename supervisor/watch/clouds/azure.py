@@ -13,7 +13,7 @@ from typing import Any
 
 from supervisor.policy.notices import Notice
 from supervisor.watch.clouds.asking import Answer, Place, Unclear, ask
-from supervisor.watch.clouds.reading import Reading, here_s, moment_s, parsed, unexpected
+from supervisor.watch.clouds.reading import MOST, Reading, here_s, moment_s, noticed, parsed, unexpected
 
 PLACE = Place("169.254.169.254")
 EVENTS = "/metadata/scheduledevents?api-version=2020-07-01"
@@ -41,11 +41,8 @@ def read_events(answer: Answer, own: str, now_s: float) -> Reading:
     events = told.get("Events") if isinstance(told, dict) else None
     if answer.status != 200 or not isinstance(events, list):
         return unexpected("scheduledevents", answer)
-    return tuple(
-        _notice(event, answer, now_s)
-        for event in events
-        if isinstance(event, dict) and own.lower() in _resources(event)
-    )
+    ours = [event for event in events if isinstance(event, dict) and own.lower() in _resources(event)]
+    return tuple(_notice(event, answer, now_s) for event in ours[:MOST])
 
 
 def _notice(event: Mapping[str, Any], answer: Answer, now_s: float) -> Notice:
@@ -53,7 +50,7 @@ def _notice(event: Mapping[str, Any], answer: Answer, now_s: float) -> Notice:
     deadline_s = here_s(moment_s(event.get("NotBefore")), answer.headers, now_s)
     words = ("EventType", "EventStatus", "NotBefore", "EventSource", "Description")
     detail = ", ".join(f"{word} {event[word]}" for word in words if event.get(word))
-    return Notice("azure", kind, deadline_s, detail, kind in ENDING, str(event.get("EventId")))
+    return noticed("azure", kind, deadline_s, detail, urgent=kind in ENDING, key=str(event.get("EventId")))
 
 
 def read_sole(answer: Answer, own: str) -> frozenset[str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from supervisor.policy.notices import Notice
 from supervisor.watch.clouds.asking import Answer, Place, Unclear, ask
-from supervisor.watch.clouds.reading import Reading, unexpected
+from supervisor.watch.clouds.reading import Reading, noticed, unexpected
 
 #: The address behind `metadata.google.internal`, which needs no name service.
 PLACE = Place("169.254.169.254")
@@ -36,7 +36,7 @@ def read_preempted(answer: Answer, now_s: float) -> Reading:
         return unexpected("preempted", answer)
     if answer.text == "FALSE":
         return ()
-    return (Notice("gcp", "preempted", None, f"instance/preempted {answer.text}", True, "preempted"),)
+    return (noticed("gcp", "preempted", None, f"instance/preempted {answer.text}", urgent=True, key="preempted"),)
 
 
 def read_maintenance(answer: Answer, now_s: float, ahead_s: float = AHEAD_S) -> Reading:
@@ -56,7 +56,8 @@ def read_maintenance(answer: Answer, now_s: float, ahead_s: float = AHEAD_S) -> 
         return ()
     ends = answer.text == "TERMINATE_ON_HOST_MAINTENANCE"
     deadline_s = now_s + ahead_s if ends else None
-    return (Notice("gcp", answer.text, deadline_s, f"instance/maintenance-event {answer.text}", ends, "maintenance"),)
+    detail = f"instance/maintenance-event {answer.text}"
+    return (noticed("gcp", answer.text, deadline_s, detail, urgent=ends, key="maintenance"),)
 
 
 def has_gpu() -> bool:

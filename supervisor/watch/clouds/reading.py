@@ -12,6 +12,9 @@ from supervisor.watch.clouds.asking import Answer, Unclear
 #: A machine's clock that is this far from its cloud's is taken to be wrong [s]. `Date` counts whole seconds.
 SKEW_S = 5.0
 
+#: More notices than this at a time are more than anybody reads.
+MOST = 50
+
 Reading = tuple[Notice, ...] | Unclear
 
 
@@ -64,6 +67,20 @@ def here_s(told_s: float | None, headers: Mapping[str, str], now_s: float) -> fl
     if told_s is None or there_s is None or abs(now_s - there_s) < SKEW_S:
         return told_s
     return told_s + (now_s - there_s)
+
+
+def noticed(cloud: str, kind: str, deadline_s: float | None, detail: str, *, urgent: bool, key: str) -> Notice:
+    r"""A notice whose words fit a line, however long the answer was.
+
+    >>> noticed("aws", "stop", None, "a\n\x1b[2Jb" * 300, urgent=True, key="spot").detail[:12]
+    'a [2Jba [2Jb'
+    """
+    return Notice(cloud, _line(kind, 80), deadline_s, _line(detail, 300), urgent, _line(key, 80))
+
+
+def _line(text: str, most: int) -> str:
+    words = " ".join("".join(c if c.isprintable() else " " if c.isspace() else "" for c in text[: 4 * most]).split())
+    return words if len(words) <= most else f"{words[: most - 1]}…"
 
 
 def parsed(answer: Answer) -> Any:
