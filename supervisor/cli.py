@@ -209,6 +209,43 @@ def stop(run_dir: Path, wait: bool) -> None:
     click.echo(ask(run_dir, wait=wait), err=True)
 
 
+@commands.command("install-service")
+@_JOB
+@_SET
+@click.option("--user/--system", default=True, help="A unit of your own (default), or of the system, run as you.")
+@click.option("--print", "only_print", is_flag=True, help="Print the unit, and write nothing.")
+@click.option("--enable", is_flag=True, help="Have systemd start it at boot.")
+def install_service(job: Path, overrides: tuple[str, ...], *, user: bool, only_print: bool, enable: bool) -> None:
+    """Write a systemd unit that resumes JOB at boot."""
+    import os
+
+    from supervisor.job import load_job
+    from supervisor.launch import service as services
+
+    loaded = load_job(job, overrides)
+    arguments = ["-m", "supervisor", "run", str(job.absolute()), *(w for one in overrides for w in ("--set", one))]
+    service = services.Service(
+        name=loaded.name,
+        run_dir=loaded.run_dir,
+        command=(sys.executable, *arguments),
+        directory=Path.cwd(),
+        grace_s=loaded.recovery.grace.s,
+        user=None if user else services.account(os.environ),
+    )
+    if only_print:
+        click.echo(services.unit_text(service), nl=False)
+        return
+    click.echo(services.install(service, services.unit_directory(service, os.environ)))
+    if enable:
+        services.enable(service)
+    else:
+        click.echo("it is started at boot after", err=True)
+        for command in services.enabling(service):
+            click.echo(f"  {' '.join(command)}", err=True)
+    if user:
+        click.echo("`loginctl enable-linger` has it start before you log in", err=True)
+
+
 @commands.command()
 def schema() -> None:
     """Print the job file's JSON schema."""
