@@ -65,7 +65,7 @@ class Crew:
         self._refusals: list[str] = []
         self._sent_away: dict[int, str] = {}  # what was said of it; they come again and again
         self._notices: list[tuple[str, str]] = []
-        self._warnings: list[tuple[str, str]] = []
+        self._shortages: list[tuple[str, str]] = []
         self.warnings = Warnings()
         self._stops: list[str] = []
         self._seen: dict[int, Seen] = {}
@@ -93,9 +93,9 @@ class Crew:
         taken, self._stops = self._stops, []
         return taken
 
-    def take_warnings(self) -> list[tuple[str, str]]:
+    def take_shortages(self) -> list[tuple[str, str]]:
         """What members saw of memory that comes to its end, and where, since this was asked last."""
-        taken, self._warnings = self._warnings, []
+        taken, self._shortages = self._shortages, []
         return taken
 
     def take_refusals(self) -> list[str]:
@@ -168,8 +168,8 @@ class Crew:
                 self._seen[node] = seen
                 if seen.notice is not None and (before is None or before.notice is None):
                     self._notices.append((seen.notice, self._hosts.get(node, "?")))
-                if seen.warning is not None and (before is None or before.warning != seen.warning):
-                    self._warnings.append((seen.warning, self._hosts.get(node, "?")))
+                if seen.shortage is not None and (before is None or before.shortage != seen.shortage):
+                    self._shortages.append((seen.shortage, self._hosts.get(node, "?")))
                 self.warnings.hear(node, seen.warned, self._hosts.get(node, "?"))
                 if seen.stop and not (before is not None and before.stop):
                     self._stops.append(self._hosts.get(node, "?"))

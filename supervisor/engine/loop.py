@@ -192,7 +192,7 @@ class Loop:
             self._wishes.hand_back("the end of the allocation")
         gang = self._team.look(now_s)
         self._hear_members()
-        for words in self._team.take_warnings():
+        for words in self._team.take_shortages():
             self._write("incident", cause=Cause.HOST_OOM.value, detail=words, decision="training goes on")
         if self._team.node.new_layout():
             self._tidied = False  # it leaves an old one behind

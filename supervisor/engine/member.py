@@ -323,7 +323,7 @@ class Member:
             testimony=testimony,
             notice=notice,
             stop=stop,
-            warning=node.warning,
+            shortage=node.shortage,
             gpu_fault=node.gpu_fault,
         )
 

@@ -136,7 +136,7 @@ class Seen:
         notice: name of the signal that told that the end is near; None without one.
         warned: what its cloud gave notice of, with time left; None without one.
         stop: whether somebody there asked the run to stop.
-        warning: the newest that its machine's memory comes to its end; None without one.
+        shortage: the newest that its machine's memory comes to its end; None without one.
         gpu_fault: what is wrong with one of its GPUs, so that no attempt there can succeed; None if nothing is known.
     """
 
@@ -150,7 +150,7 @@ class Seen:
     notice: str | None = None
     warned: Warned | None = None
     stop: bool = False
-    warning: str | None = None
+    shortage: str | None = None
     gpu_fault: str | None = None
 
     def fields(self) -> dict[str, Any]:
@@ -169,7 +169,7 @@ class Seen:
             "notice": self.notice,
             "warned": None if self.warned is None else asdict(self.warned),
             "stop": self.stop,
-            "warning": self.warning,
+            "shortage": self.shortage,
             "gpu_fault": self.gpu_fault,
         }
 
@@ -194,7 +194,7 @@ class Seen:
                     notice=fields["notice"],
                     warned=None if fields["warned"] is None else _warned(fields["warned"]),
                     stop=fields["stop"],
-                    warning=fields["warning"],
+                    shortage=fields["shortage"],
                     gpu_fault=fields["gpu_fault"],
                 )
             )
@@ -215,7 +215,7 @@ class Seen:
         told = self.testimony
         return (
             *(self.attempt, self.gang, phases, whole, self.lingers, self.failure, self.notice, self.stop),
-            *(told.finished, len(told.ends), told.launcher, self.warning, self.gpu_fault),
+            *(told.finished, len(told.ends), told.launcher, self.shortage, self.gpu_fault),
         )
 
 

@@ -54,7 +54,7 @@ class Node:
         gang: its workers.
         refusal: memory was refused to one of them.
         stood_by: they were there before their attempt began.
-        warning: the newest that this machine's memory comes to its end; None if there was none.
+        shortage: the newest that this machine's memory comes to its end; None if there was none.
         host_memory: where that is seen.
         gpus: that its ranks use.
         attend: has something done that may take long (a gigabyte is reserved in a second or two), while other nodes
@@ -68,7 +68,7 @@ class Node:
     gang: Gang = Gang.NONE
     refusal: SupervisorError | None = None
     stood_by: bool = False
-    warning: str | None = None
+    shortage: str | None = None
     host_memory: HostMemory = field(default_factory=HostMemory)
     gpus: Gpus = field(default_factory=lambda: Gpus(None))
     attend: Callable[[Callable[[], Granted]], Granted] = lambda work: work()
@@ -130,7 +130,7 @@ class Node:
             training=all(beat.resumed >= 0 for beat in beats),
             held=lambda: holders_of(self.run_id, self.memory.board.directory, ranks),
         )
-        self.warning = said or self.warning
+        self.shortage = said or self.shortage
 
     def new_layout(self) -> bool:
         """Whether memory has been granted since this was asked last: a new layout leaves an old one behind."""

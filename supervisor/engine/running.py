@@ -50,10 +50,10 @@ from supervisor.owner import Owner, this_process
 from supervisor.policy.ledger import Ledger
 from supervisor.policy.scheduler import stopped_for
 from supervisor.watch.cgroups import find
-from supervisor.watch.gpus import visible_gpus
-from supervisor.watch.host_memory import available_bytes
 from supervisor.watch.clouds.finding import suspected
 from supervisor.watch.clouds.watch import CloudWatch
+from supervisor.watch.gpus import visible_gpus
+from supervisor.watch.host_memory import available_bytes
 from supervisor.watch.requests import forget_stop
 from supervisor.watch.signals import Inbox, listen
 

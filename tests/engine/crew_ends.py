@@ -148,7 +148,7 @@ class NoWorkers:
     memory: NoMemory = field(default_factory=NoMemory)
     beats: tuple[Beat, ...] = ()
     lingers: bool = False
-    warning: str | None = None
+    shortage: str | None = None
     gpu_fault: str | None = None
     testimony: Testimony = field(default_factory=Testimony)
     fds: tuple[int, ...] = ()

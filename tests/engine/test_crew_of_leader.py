@@ -131,10 +131,10 @@ def test_notices_and_wishes_to_stop_are_handed_on_once(ends: Ends) -> None:
 def test_a_warning_is_handed_on_once_and_the_next_one_again(ends: Ends) -> None:
     ends.join(1)
     for words in ("93 %", "93 %", "97 %"):
-        ends.say(1, Seen(gang=Gang.ALIVE, warning=words))
+        ends.say(1, Seen(gang=Gang.ALIVE, shortage=words))
     ends.until(lambda: ends.crew.ready() == set(), "last word")
-    assert ends.crew.take_warnings() == [("93 %", "host1"), ("97 %", "host1")]
-    assert ends.crew.take_warnings() == []
+    assert ends.crew.take_shortages() == [("93 %", "host1"), ("97 %", "host1")]
+    assert ends.crew.take_shortages() == []
 
 
 def test_a_broken_gpu_is_known_by_its_node_as_long_as_the_attempt_lasts(ends: Ends) -> None:

@@ -87,7 +87,7 @@ SEENS = st.builds(
     beats=st.lists(BEATS, max_size=2).map(tuple),
     whole=st.lists(IDENTITY, max_size=3).map(tuple),
     lingers=st.booleans(),
-    warning=st.none() | WORDS,
+    shortage=st.none() | WORDS,
     gpu_fault=st.none() | WORDS,
     failure=st.none() | WORDS,
     testimony=st.builds(node.Testimony, st.booleans(), st.lists(ENDS, max_size=2).map(tuple), st.none() | WORDS),
@@ -183,7 +183,7 @@ def test_only_what_the_leader_acts_on_is_news() -> None:
         replace(seen, stop=True),
         replace(seen, notice="SIGTERM"),
         replace(seen, failure="no room"),
-        replace(seen, warning="memory"),
+        replace(seen, shortage="memory"),
         replace(seen, gpu_fault="GPU 0: Xid 79"),
         replace(seen, beats=(replace(beat, phase=Phase.PAUSED),)),
     ):
