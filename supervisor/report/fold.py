@@ -157,13 +157,17 @@ class RunHistory:
         return max(self.commits, key=lambda commit: (commit.lineage, commit.step), default=None)
 
 
-def fold(records: Iterable[Record]) -> RunHistory:
+def fold(records: Iterable[Record], onto: RunHistory | None = None) -> RunHistory:
     """Make the history of a run from its journal.
+
+    Args:
+        records: of the journal, oldest first.
+        onto: what earlier records made; it is changed, and given back.
 
     >>> fold([Record(5.0, "run_started", fields={"name": "demo"})]).state
     'starting'
     """
-    history = RunHistory()
+    history = RunHistory() if onto is None else onto
     for record in records:
         _take(history, record)
     return history
