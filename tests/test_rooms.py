@@ -47,7 +47,7 @@ EXCEPTIONS = {
 }
 
 #: Libraries that one file alone may import, and those that belong to a room.
-ONE_DOOR = ("psutil", "pynvml", "submitit", "tenacity", "obstore", "click")
+ONE_DOOR = ("psutil", "pynvml", "submitit", "tenacity", "obstore", "click", "apprise")
 OWN_ROOM = {
     "yaml": {"job"},
     "pydantic": {"job", "jobs"},
