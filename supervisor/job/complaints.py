@@ -15,6 +15,7 @@ from pydantic_core import ErrorDetails
 
 from supervisor.errors import JobError
 from supervisor.job.file import Document, KeyPath, dotted
+from supervisor.job.notify import masked
 
 
 def complaint(error: ValidationError, model: type[BaseModel], document: Document) -> JobError:
@@ -64,6 +65,7 @@ def shown(value: Any) -> str:
 def _sentence(details: ErrorDetails, path: KeyPath, model: type[BaseModel]) -> tuple[str, str]:
     """Problem and remedy."""
     key = dotted(path)
+    value = masked(details["input"]) if path[:1] == ("notify",) else shown(details["input"])
     match details["type"]:
         case "extra_forbidden":
             return f"unknown key {key}", _which(path, model)
@@ -71,10 +73,10 @@ def _sentence(details: ErrorDetails, path: KeyPath, model: type[BaseModel]) -> t
             return f"{key} is missing", f"it takes {_allowed(path, model) or 'a value'}"
         case "value_error":
             reason = str(details.get("ctx", {}).get("error", details["msg"]))
-            return f"{key}: {shown(details['input'])} cannot be used", reason
+            return f"{key}: {value} cannot be used", reason
         case _:
             allowed = _allowed(path, model) or details["msg"]
-            return f"{key}: {shown(details['input'])} cannot be used", f"allowed: {allowed}"
+            return f"{key}: {value} cannot be used", f"allowed: {allowed}"
 
 
 def _which(path: KeyPath, model: type[BaseModel]) -> str:

@@ -13,10 +13,13 @@ from pydantic import BaseModel, ValidationError
 from supervisor.errors import JobError
 from supervisor.job.complaints import complaint
 from supervisor.job.file import Document, apply_override, dump, read_document
+from supervisor.job.notify import check_urls
 from supervisor.job.program import args_schema, find_program, is_ours, program_args
 from supervisor.job.schema import Job, not_built
 
 _SECTIONS = ("args", "env", "launch", "checkpoint", "recovery", "slurm", "notify")
+#: Set in everything that a supervisor starts.
+_SUPERVISED = "SUPERVISOR_RUN_DIR"
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})", re.ASCII)
 
 
@@ -59,6 +62,10 @@ def load_job(
         )
     find_program(job.program, document.where(("program",)), base)
     program_args(job.program, job.args, document.where)
+    if _SUPERVISED not in (os.environ if environ is None else environ):  # else it has been done
+        check_urls(
+            [(entry, document.where(("notify", n))) for n, entry in enumerate(job.notify) if isinstance(entry, str)]
+        )
     return job
 
 

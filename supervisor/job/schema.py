@@ -17,15 +17,18 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
     PlainSerializer,
     PlainValidator,
+    Tag,
     WithJsonSchema,
 )
 from pydantic_core import core_schema
 
+from supervisor.job.notify import kind_of, metrics_place, url, web_address
 from supervisor.job.values import (
     Auto,
     Every,
@@ -111,6 +114,13 @@ def _mirror(value: Any) -> str:
     raise ValueError(f"a prefix that begins with {', '.join(_PREFIXES)}")
 
 
+def _alarm_every(value: Any) -> Seconds:
+    every = value if isinstance(value, Seconds) else parse_duration(value)
+    if every.s < 10:
+        raise ValueError("a duration of at least 10 s")
+    return every
+
+
 class _Section(BaseModel):
     """A mapping of the job file: no unknown keys, no value bent into a type, never changed."""
 
@@ -184,10 +194,29 @@ class Recovery(_Section):
 class DeadMan(_Section):
     """An address that is asked for while the run lives, and raises the alarm when it is not."""
 
-    dead_man: str = Field(description="the address to ask for")
-    every: Annotated[Seconds, _Measure(parse_duration, ("5 min",))] = Field(
-        default=Seconds(300.0), description="a duration such as '5 min'"
+    dead_man: Annotated[str, PlainValidator(web_address), WithJsonSchema({"type": "string", "format": "uri"})] = Field(
+        description="the address to ask for, which begins with http:// or https://"
     )
+    every: Annotated[Seconds, _Measure(_alarm_every, ("5 min",))] = Field(
+        default=Seconds(300.0), description="a duration of at least 10 s, such as '5 min'"
+    )
+
+
+class Metrics(_Section):
+    """Where the run's figures can be read by Prometheus."""
+
+    metrics: Annotated[str, PlainValidator(metrics_place), WithJsonSchema({"type": "string"})] = Field(
+        description="file (metrics.prom in the run directory), an absolute path that ends in .prom, or [host]:port"
+    )
+
+
+#: One entry under `notify`; the tags are no keys of an entry, so that a complaint's path stays the file's own.
+_Entry = Annotated[
+    Annotated[str, AfterValidator(url), Tag("url")]
+    | Annotated[DeadMan, Tag("alarm")]
+    | Annotated[Metrics, Tag("figures")],
+    Discriminator(kind_of),
+]
 
 
 class Job(_Section):
@@ -226,8 +255,9 @@ class Job(_Section):
     )
     recovery: Recovery = Field(default=Recovery(), description="a mapping: what follows when an attempt ends")
     slurm: dict[str, Any] = Field(default_factory=dict, description="a mapping of submitit's parameter names")
-    notify: list[str | DeadMan] = Field(
-        default_factory=list, description="a list of Apprise URLs, and {dead_man: URL, every: '5 min'}"
+    notify: list[_Entry] = Field(
+        default_factory=list,
+        description="a list of Apprise URLs, {dead_man: URL, every: '5 min'}, {metrics: file}, {metrics: ':9400'}",
     )
 
 
@@ -253,7 +283,6 @@ LATER = (
     Later("recovery.on_oom", ("shrink",)),
     Later("recovery.on_nan", ("rollback",)),
     Later("start_from", (None,)),
-    Later("notify", ([],)),
 )
 
 

@@ -118,7 +118,6 @@ def test_what_cannot_work_is_answered_with_line_key_and_remedy(
         ("recovery: {on_oom: stop}", "recovery.on_oom: stop", "(shrink)"),
         ("recovery: {on_nan: ignore}", "recovery.on_nan: ignore", "(rollback)"),
         ("start_from: old/checkpoint-3", "start_from: old/checkpoint-3", "(null)"),
-        ("notify: ['mailto://me']", "notify: […]", "([])"),
     ],
 )
 def test_what_is_not_built_yet_is_refused_with_its_default(here: Path, line: str, key: str, default: str) -> None:
