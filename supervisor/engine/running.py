@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from supervisor.board.room import free_bytes
 from supervisor.board.store import Board, left_behind, remove_boards
@@ -56,6 +56,9 @@ from supervisor.watch.gpus import visible_gpus
 from supervisor.watch.host_memory import available_bytes
 from supervisor.watch.requests import forget_stop
 from supervisor.watch.signals import Inbox, listen
+
+if TYPE_CHECKING:
+    from supervisor.engine.telling import Telling
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -245,7 +248,7 @@ def _owned(job: Job, terms: Terms, world: World, stand: Stand, lease: Lease) -> 
         crew=crew,
     )
     memory.admit = lambda size: admit(job.run_dir, size, first=not loop.ledger.committed)
-    keep = True
+    keep, telling = True, _telling(job, world)
     try:
         code = loop.run()
         keep = loop.board_is_needed
@@ -254,7 +257,18 @@ def _owned(job: Job, terms: Terms, world: World, stand: Stand, lease: Lease) -> 
         raise
     finally:
         memory.close(remove=not keep)
+        if telling is not None:
+            telling.close()
     return code
+
+
+def _telling(job: Job, world: World) -> Telling | None:
+    """Have people told, if the job wants that; nothing of it is even imported otherwise."""
+    if not job.notify:
+        return None
+    from supervisor.engine.telling import Telling
+
+    return Telling(job, world.environment.get("SLURMD_NODENAME") or socket.gethostname())
 
 
 def _owner(environment: Mapping[str, str]) -> Owner:
