@@ -16,6 +16,7 @@ node         one machine's part: memory (the board), starting, gang (the workers
 team         all nodes; crew: the members as the leader has them; gathering: their parts of a checkpoint
 member       a node that does not lead; joining: its way in; whereabouts, meeting: where its leader is
 messages     what the two tell each other; attempt: the order that all nodes get
+telling      keeps the process alive that tells people
 leaderless   what a member does whose leader is dead
 
 allocation   the scheduler's job; handing_back: its way back into the queue

@@ -268,7 +268,10 @@ def _telling(job: Job, world: World) -> Telling | None:
         return None
     from supervisor.engine.telling import Telling
 
-    return Telling(job, world.environment.get("SLURMD_NODENAME") or socket.gethostname())
+    try:
+        return Telling(job, world.environment.get("SLURMD_NODENAME") or socket.gethostname())
+    except (OSError, RuntimeError):  # no descriptor or no thread is left; training may do without either
+        return None
 
 
 def _owner(environment: Mapping[str, str]) -> Owner:

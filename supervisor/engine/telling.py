@@ -13,6 +13,7 @@ import select
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
 
 from supervisor.job import Job
@@ -30,10 +31,21 @@ PAUSES_S = (1.0, 10.0, 60.0, 600.0)
 class Telling:
     """The process that tells people of one stay."""
 
-    def __init__(self, job: Job, host: str) -> None:
-        """Start it, and never fail over it: people are told, or they are not."""
+    def __init__(self, job: Job, host: str, pauses_s: Sequence[float] = PAUSES_S) -> None:
+        """Start it.
+
+        Args:
+            job: of the run, which has begun.
+            host: the name that people know this machine by.
+            pauses_s: before each new start of a process that was killed [s].
+
+        Raises:
+            OSError: this process may open no more files.
+            RuntimeError: it may have no more threads.
+        """
         self._settings = json.dumps(settings(job.name, job.run_dir, host, job.notify))
         self._run_dir = str(job.run_dir)
+        self._pauses_s = tuple(pauses_s)
         self._bell, self._ringer = os.pipe()
         self._leaving = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="telling", daemon=True)
@@ -47,7 +59,7 @@ class Telling:
         self._thread.join(PATIENCE_S)
 
     def _keep(self) -> None:
-        for pause_s in (*PAUSES_S, None):
+        for pause_s in (*self._pauses_s, None):
             with suppress(OSError):
                 self._run()
             # One that ended after the bell has told; one that was killed is let be after the last pause.

@@ -2,7 +2,8 @@
 
 `load_job` is the door. `schema` holds the keys, `values` their periods, `file`
 the YAML with its line numbers, `complaints` the messages, `program` the program
-that is named, `mathematics` what may not change while a run is under way.
+that is named, `notify` whom to tell, `mathematics` what may not change while a
+run is under way.
 """
 
 from supervisor.job.load import load_job, read_resolved, resolved_yaml, schema

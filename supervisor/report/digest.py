@@ -136,9 +136,20 @@ def gathered(news: Sequence[News]) -> str:
     '6 incidents in 3 min: 5 × a worker crashed, 1 × out of GPU memory'
     """
     incidents = [one for one in news if one.kind is Kind.INCIDENT]
-    named = Counter(CAUSES.get(one.cause or "", one_line(one.cause) or CAUSES["unknown"]) for one in incidents)
+    causes = Counter(named(one.cause) for one in incidents)
     counted = f"{len(incidents)} incident{'s' if len(incidents) != 1 else ''}"
     if len(incidents) > 1:
         counted += f" in {duration(max(1.0, incidents[-1].time - incidents[0].time))}"
-    listed = ", ".join(f"{count} × {name}" for name, count in named.most_common())
+    listed = ", ".join(f"{count} × {name}" for name, count in causes.most_common())
     return f"{counted}: {listed}" if listed else counted
+
+
+def named(cause: str | None) -> str:
+    """The cause of an incident, as the subject of a message.
+
+    >>> named("gpu_oom"), named("unknown"), named("new")
+    ('out of GPU memory', 'something of unknown cause', 'new')
+    """
+    if cause in (None, "", "unknown"):
+        return "something of unknown cause"
+    return CAUSES.get(cause or "", one_line(cause))

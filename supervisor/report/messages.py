@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from supervisor.journal import Record
-from supervisor.report.digest import ENDS, Kind, News, gathered
+from supervisor.report.digest import ENDS, Kind, News, gathered, named
 from supervisor.report.fold import RunHistory
-from supervisor.report.words import CAUSES, decided, event, one_line
+from supervisor.report.words import decided, event, one_line
 
 _GONE = (
     "interrupted: the supervisor is gone without a word: killed, or its machine is going down; "
@@ -96,25 +96,37 @@ def interruption(history: RunHistory, now: float) -> News | None:
 
 def message(news: Sequence[News], place: Place) -> Message:
     """One message for all of ``news``, which is not empty: an end before an incident, an incident before a start."""
-    chief = next((one for one in reversed(news) if one.kind in ENDS), None)
+    chief = _chief(news)
     incidents = [one for one in news if one.kind is Kind.INCIDENT]
-    chief = chief or (incidents[-1] if incidents else news[-1])
     lines = [f"{chief.sentence}{f' ({chief.decision})' if chief.decision else ''}."]
     if len(incidents) > 1 or (incidents and chief is not incidents[-1]):
         lines.append(f"{gathered(incidents)}.")
-        if chief is not incidents[-1]:
-            lines.append(f"The last: {incidents[-1].sentence}.")
+    if incidents and chief is not incidents[-1]:
+        lines.append(f"The last: {incidents[-1].sentence}.")
+    if others := [_head(one) for one in news if one is not chief and one.kind is not Kind.INCIDENT]:
+        lines.append(f"Before: {', '.join(others)}.")
     lines.append(f"{_step(place)} on {one_line(place.host)}, in {place.run_dir}")
     lines.append(f"next: {_next(chief.kind, place.run_dir)}")
     return Message(f"{one_line(place.name)}: {_title(chief, incidents)}", "\n".join(lines), _GRAVE[chief.kind])
 
 
+def _chief(news: Sequence[News]) -> News:
+    """What matters most of it; an end that the run has gone on from does not."""
+    turns = [one for one in news if one.kind is not Kind.INCIDENT]
+    if turns and turns[-1].kind in ENDS:
+        return turns[-1]
+    return next((one for one in reversed(news) if one.kind is Kind.INCIDENT), news[-1])
+
+
+def _head(news: News) -> str:
+    """What happened, without what follows from it."""
+    return news.sentence.partition(";")[0].partition(": ")[0]
+
+
 def _title(chief: News, incidents: Sequence[News]) -> str:
     if chief.kind is not Kind.INCIDENT:
-        return chief.sentence.partition(";")[0].partition(": ")[0]
-    if len(incidents) > 1:
-        return gathered(incidents).partition(":")[0]
-    return CAUSES.get(chief.cause or "", one_line(chief.cause) or "an incident")
+        return _head(chief)
+    return gathered(incidents).partition(":")[0] if len(incidents) > 1 else named(chief.cause)
 
 
 def _gave_up(record: Record) -> str:

@@ -193,6 +193,7 @@ class Notify:
 
 def main() -> None:
     """Tell people until the supervisor is gone, and then how it ended."""
+    _be_modest()
     bell = int(sys.argv[2])
     notify = Notify(Settings.parse(sys.stdin.read()))
     poll = select.poll()
@@ -208,6 +209,13 @@ def main() -> None:
             poll.unregister(bell)
             notify.ring()
     notify.close()
+
+
+def _be_modest() -> None:
+    """Let training go first: on a busy machine, and when memory ends, where the kernel is to take this process."""
+    os.nice(5)
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
 
 
 def _only_one(run_dir: Path) -> int | None:

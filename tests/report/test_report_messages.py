@@ -32,7 +32,7 @@ def test_every_history_becomes_messages_of_a_few_short_lines(name: str) -> None:
         assert "\n" not in made.title
         assert len(made.title) < 120
         lines = made.body.splitlines()
-        assert 3 <= len(lines) <= 5
+        assert 3 <= len(lines) <= 6
         assert lines[-2] == "step 120/500 on node17, in /data/my runs/demo"
         assert shlex.split(lines[-1].removeprefix("next: "))[0] == "supervisor"
         assert made.kind in ("info", "success", "warning", "failure")
@@ -79,7 +79,14 @@ def test_an_end_comes_before_an_incident_and_an_incident_before_a_start() -> Non
     start, incident = News(0, Kind.STARTED, "started"), News(1, Kind.INCIDENT, "crash", "crashed")
     assert message([start, incident], PLACE).title == "demo: a worker crashed"
     assert message([incident, start], PLACE).title == "demo: a worker crashed"
-    assert message([News(2, Kind.REQUEUED, "requeued; soon"), start, incident], PLACE).title == "demo: requeued"
+    requeued = News(2, Kind.REQUEUED, "requeued; it goes on by itself")
+    assert message([start, incident, requeued], PLACE).title == "demo: requeued"
+
+
+def test_an_end_that_the_run_has_gone_on_from_is_the_past() -> None:
+    made = message([News(2, Kind.REQUEUED, "requeued; soon"), News(9, Kind.STARTED, "goes on")], PLACE)
+    assert made.title == "demo: goes on"
+    assert made.body.splitlines()[:2] == ["goes on.", "Before: requeued."]
 
 
 @pytest.mark.parametrize(

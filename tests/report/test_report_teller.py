@@ -77,7 +77,7 @@ def test_a_journal_that_is_shorter_than_what_was_told_is_another_one_whose_past_
     teller = Teller(SETTINGS, h.records(LINES), {key("json://a"): Told(9999, Pace())})
     assert sentences(teller) == []
     teller.take(h.records(h.finishes(60.0, 2)))
-    assert sentences(teller) == ["attempt 2: finished at step 100"] or sentences(teller) == ["finished at step 100"]
+    assert sentences(teller) == ["finished at step 100"]
 
 
 def test_the_last_word_is_told_once_and_counts_for_no_record_of_the_next_stay() -> None:
