@@ -237,6 +237,8 @@ def _order_fields(order: AttemptOrder) -> dict[str, Any]:
 def _read_order(told: Mapping[str, Any]) -> AttemptOrder:
     start = dict(told["start"])
     checkpoint, identity = start["checkpoint"], start["identity"]
+    if checkpoint is not None and str(Path(checkpoint)) != checkpoint:
+        raise ValueError(f"{checkpoint!r} is no path as paths are written")
     start["checkpoint"] = None if checkpoint is None else Path(checkpoint)
     start["identity"] = None if identity is None else _identity(identity)
     rendezvous = _typed(Rendezvous(**told["rendezvous"]))
