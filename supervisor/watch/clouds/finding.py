@@ -11,11 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from supervisor.policy.notices import Unread
-from supervisor.watch.clouds.alibaba import Alibaba
 from supervisor.watch.clouds.asking import Place
-from supervisor.watch.clouds.aws import Aws
-from supervisor.watch.clouds.azure import Azure
-from supervisor.watch.clouds.gcp import Gcp
 from supervisor.watch.clouds.watch import Cloud
 
 #: Where each cloud's tools look for an address that is not the usual one; the last two are our own.
@@ -68,9 +64,24 @@ def suspected(environment: Mapping[str, str], sys: Path = Path("/sys")) -> Found
 
 
 def _asking(name: str, place: Place | None) -> Cloud:
-    made = {"aws": Aws, "gcp": Gcp, "azure": Azure, "alibaba": Alibaba}[name]
-    cloud: Cloud = made() if place is None else made(place)
-    return cloud
+    """Most machines are in no cloud and none is in four, so each is imported when it is needed."""
+    told = () if place is None else (place,)
+    match name:
+        case "aws":
+            from supervisor.watch.clouds.aws import Aws
+
+            return Aws(*told)
+        case "gcp":
+            from supervisor.watch.clouds.gcp import Gcp
+
+            return Gcp(*told)
+        case "azure":
+            from supervisor.watch.clouds.azure import Azure
+
+            return Azure(*told)
+    from supervisor.watch.clouds.alibaba import Alibaba
+
+    return Alibaba(*told)
 
 
 def firmware(sys: Path) -> dict[str, str]:
