@@ -50,7 +50,7 @@ class Fake:
     clock_ahead_s: float = 0.0  # of this machine's
     port: int = 0
     asked: list[str] = field(default_factory=list)  # method and path, in order
-    started: list[str] = field(default_factory=list)  # events that a machine approved of
+    started: dict[str, float] = field(default_factory=dict)  # events that a machine approved of, and when
     incarnation: int = 1
     changed: threading.Condition = field(default_factory=threading.Condition)
     over: threading.Event = field(default_factory=threading.Event)
@@ -226,7 +226,7 @@ class Service(BaseHTTPRequestHandler):
         if not asked or not set(asked) <= known:
             self.reply(400, '{"error":"Bad request"}', told)
             return
-        self.fake.started += asked
+        self.fake.started |= dict.fromkeys(asked, time.time())
         self.reply(200, "", told)
 
     # -- Alibaba
@@ -284,6 +284,8 @@ def timed(fact: Any, cloud: str) -> Any:
         return [timed(one, cloud) for one in fact]
     if not isinstance(fact, dict):
         return fact
+    if set(fact) == {"in_s"}:
+        return write(time.time() + fact["in_s"])
     key = {"aws": "time", "azure": "NotBefore"}.get(cloud, "time")
     return {key if k == "in_s" else k: write(time.time() + v) if k == "in_s" else v for k, v in fact.items()}
 

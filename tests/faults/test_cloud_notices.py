@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from pathlib import Path
@@ -61,7 +62,7 @@ def test_an_eviction_that_azure_takes_back_ends_nothing(tmp_path: Path, alone: R
         assert run.wait() == 0, run.said()
     assert [n.fields.get("withdrawn") for n in run.journal("notice")] == [None, True]
     assert run.journal("notice")[1].fields["kind"] == "azure: Preempt"
-    assert fake.started == []
+    assert fake.started == {}
     assert len(run.journal("attempt_started")) == 1
     assert_same(run, alone)
 
@@ -86,3 +87,20 @@ def test_a_members_machine_is_to_go_and_all_nodes_commit_train_on_and_leave_in_t
     assert ended.fields["cause"] == "preempted"
     assert newest.count("step") == ended.count("step")
     assert (newest.count("step") or 0) > (copy.count("step") or 0)
+
+
+def test_a_machine_that_is_being_evicted_is_left_at_once_and_azure_is_told_to_go_ahead_last_of_all(
+    tmp_path: Path,
+) -> None:
+    event = {"EventId": "E1", "EventType": "Preempt", "Resources": ["VM-0"], "EventStatus": "Started", "NotBefore": ""}
+    with serving("azure", name="vm-0", events=[event]) as fake:
+        run = Run(tmp_path, args=ALONE, job=JOB)
+        run.environment["SUPERVISOR_AZURE_METADATA"] = fake.url
+        assert run.run() == 75, run.said()
+    assert list(fake.started) == ["E1"]
+    assert run.journal("decision")[-1].fields["reason"] == (
+        "received azure: Preempt (EventType Preempt, EventStatus Started)"
+    )
+    lease = run.run_dir / "lease"
+    assert json.loads(lease.read_text())["owner"] is None
+    assert max(run.journal()[-1].time, lease.stat().st_mtime) < fake.started["E1"]
