@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -11,10 +10,14 @@ from pathlib import Path
 
 from supervisor.board.environment import MARKER
 from supervisor.board.pages import Beat, Phase
+from supervisor.engine.disk import Disk, Pending
+from supervisor.engine.evidence import Scene, ends_of, launcher_words
 from supervisor.launch.command import Launch
+from supervisor.launch.exits import exit_of
 from supervisor.launch.processes import Children, kill, marked, spawn
 from supervisor.policy.causes import RankEnd
 from supervisor.policy.lifecycle import Gang
+from supervisor.watch.cgroups import kills_since, oom_kills
 from supervisor.watch.ready import ready
 
 #: How long processes may take to leave after their program returned: trackers upload in that time.
@@ -22,6 +25,10 @@ LINGER_S = 60.0
 #: How long the other ranks may take to record how they ended, once one is gone. A root cause on
 #: one rank and its echo on another are milliseconds apart.
 TESTIMONY_S = 0.3
+#: How long the reading of what they left may take [s]: their logs are on the run directory's file system.
+EVIDENCE_S = 3.0
+#: How long the loop itself waits for that [s]; on a healthy disk it is over then.
+READ_S = 0.05
 #: A GPU's driver may take this long to give a killed process's memory back [s].
 RESOURCE_S = 30.0
 
@@ -39,6 +46,7 @@ class Workers:
         first_rank: global rank of the lowest of them.
         resource_held: asked with the pids of killed ranks; true while a device still counts
             their memory.
+        kills: counts the processes that the kernel has killed here for memory; None where it does not say.
         children: tells how the launcher ended; shared with other workers of this process.
     """
 
@@ -50,10 +58,18 @@ class Workers:
     resource_held: Callable[[set[int]], bool]
     children: Children
     first_rank: int = 0
+    kills: Callable[[], int | None] = oom_kills
     _launcher: int = 0
     _watched: dict[int, int] = field(default_factory=dict)  # rank -> pidfd
     _pids: set[int] = field(default_factory=set)
     _ended: dict[int, float] = field(default_factory=dict)  # rank -> when its process was seen to be gone
+    _exits: dict[int, int] = field(default_factory=dict)  # rank -> exit code, or its signal, negative
+    _fell: dict[int, float] = field(default_factory=dict)  # those of `_ended` that were not killed from here
+    _kills_before: int | None = None
+    _killed_for_memory: int | None = None
+    _begun: bool = False
+    _reading: Pending[tuple[tuple[RankEnd, ...], str | None]] | None = None
+    _reading_since_s: float = 0.0
     _launcher_status: int | None = None
     _killing: bool = False
     _done_since_s: float | None = None
@@ -74,6 +90,10 @@ class Workers:
         self._launcher = process.pid
         self.children.expect(process.pid)
         process.returncode = 0  # it is reaped here, with everything else; Popen must not wait for it too
+
+    def begin(self) -> None:
+        """Their attempt begins: what the kernel kills from now on is a matter of theirs."""
+        self._begun, self._kills_before = True, self.kills()
 
     @property
     def _launcher_log(self) -> Path:
@@ -119,6 +139,9 @@ class Workers:
         for rank, descriptor in self._watched.items():
             if rank not in self._ended and ready([descriptor], 0.0):
                 self._ended[rank] = now_s
+                code = exit_of(beats[rank].pid, descriptor)
+                if code is not None:
+                    self._exits[rank] = code
 
     def _leaving(self, now_s: float) -> Gang:
         """Every program returned; the processes may take a while to leave."""
@@ -152,19 +175,29 @@ class Workers:
         """End every process of the attempt; `look` tells when none is left."""
         if not self._killing:
             self._wait_for_testimony()
+            if self._begun:  # the beats of those that stand by are others'
+                self._watch([self.beat(rank) for rank in range(self.ranks)], time.monotonic())
+            self._fell = dict(self._ended)
         self._killing = True
         self._sweep()
 
     def _wait_for_testimony(self) -> None:
-        """Give ranks that are failing right now the moment it takes to write down why."""
-        if not self._ended or len(self._ended) == self.ranks:
+        """Give ranks that are failing right now the moment it takes to write down why, and the launcher its own.
+
+        On kernels that do not tell how a process ended that was not their child, the launcher has to.
+        """
+        if not self._ended:
             return
         until_s = time.monotonic() + TESTIMONY_S
-        while time.monotonic() < until_s:
-            phases = [self.beat(rank).phase for rank in range(self.ranks) if rank not in self._ended]
-            if all(phase in (Phase.FAILED, Phase.PAUSED) for phase in phases):
-                return
+        while time.monotonic() < until_s and not self._testified():
             time.sleep(0.01)
+
+    def _testified(self) -> bool:
+        beats = [self.beat(rank) for rank in range(self.ranks)]
+        told = all(beats[rank].phase in (Phase.FAILED, Phase.FINISHED) or rank in self._exits for rank in self._ended)
+        others = (beat.phase for rank, beat in enumerate(beats) if rank not in self._ended)
+        launcher = told or self.children.status(self._launcher) is not None
+        return launcher and all(phase in (Phase.FAILED, Phase.PAUSED) for phase in others)
 
     def _sweep(self) -> Gang:
         left = marked(f"{MARKER}={self.marker}")
@@ -175,8 +208,39 @@ class Workers:
         self._dead_since_s = self._dead_since_s or time.monotonic()
         if time.monotonic() - self._dead_since_s < RESOURCE_S and self.resource_held(self._pids):
             return Gang.BROKEN
+        if not self._read():
+            return Gang.BROKEN
         self._gone = True
         return Gang.GONE
+
+    def _read(self) -> bool:
+        """Whether what they left has been read, or there is no more waiting for it."""
+        if not self._begun:
+            return True  # they only stood by
+        if self._reading is None:
+            disk = Disk()
+            scene, status = self._scene(), None if self._watched or self._ended else self._launcher_status
+            log = self._launcher_log
+            self._reading = disk.ask(lambda: (ends_of(scene), _words(log, status)))
+            self._reading_since_s = time.monotonic()
+            disk.close(READ_S)
+        return self._reading.over or time.monotonic() - self._reading_since_s > EVIDENCE_S
+
+    def _scene(self) -> Scene:
+        """What the reader needs to know, as it is now."""
+        self._killed_for_memory = kills_since(self._kills_before, self.kills())
+        to_unix_s = time.time() - time.monotonic()
+        phases = [self.beat(rank).phase for rank in range(self.ranks)]
+        return Scene(
+            logs=self.logs,
+            launcher_log=self._launcher_log,
+            first_rank=self.first_rank,
+            ranks=self.ranks,
+            ended={rank: at_s + to_unix_s for rank, at_s in self._fell.items()},
+            finished=frozenset(rank for rank, phase in enumerate(phases) if phase == Phase.FINISHED),
+            exits={rank: code for rank, code in self._exits.items() if rank in self._fell},
+            oom_kills=self._killed_for_memory,
+        )
 
     def close(self) -> None:
         """Close the descriptors."""
@@ -187,40 +251,26 @@ class Workers:
 
     # -- testimony
 
-    def ends(self) -> list[RankEnd]:
-        """How the ranks ended that ended badly before they were killed, as far as it was recorded."""
-        found = []
-        for rank in range(self.ranks):
-            recorded = self._recorded(rank)
-            if recorded is not None:
-                found.append(recorded)
-            elif rank in self._ended and self.beat(rank).phase != Phase.FINISHED:
-                ended_s = self._ended[rank] + time.time() - time.monotonic()
-                found.append(RankEnd(self.first_rank + rank, ended_s))
-        return found
+    @property
+    def ends(self) -> tuple[RankEnd, ...]:
+        """How the ranks ended that ended badly before they were killed; none before all are gone."""
+        return self._read_result[0]
 
-    def _recorded(self, rank: int) -> RankEnd | None:
-        try:
-            told = json.loads((self.logs / f"rank-{self.first_rank + rank}.error.json").read_text())
-        except (OSError, ValueError):
-            return None
-        code = told.get("exit_code")
-        return RankEnd(
-            rank=self.first_rank + rank,
-            time_s=float(told.get("time", 0.0)),
-            error_type=str(told.get("type")),
-            bases=tuple(told.get("bases", ())),
-            message=str(told.get("message", "")),
-            exit_code=code if isinstance(code, int) else None,
-        )
-
+    @property
     def launcher_words(self) -> str | None:
-        """The last line that the launcher wrote, if it ended before any rank began."""
-        if self._launcher_status is None or self._watched or self._ended:
-            return None
-        try:
-            lines = self._launcher_log.read_text(errors="replace").strip().splitlines()
-        except OSError:
-            lines = []
-        code = os.waitstatus_to_exitcode(self._launcher_status)
-        return f"exit code {code}, {lines[-1][:500]}" if lines else f"exit code {code}"
+        """Why the launcher ended, if that was before any rank began; None before all are gone."""
+        return self._read_result[1]
+
+    @property
+    def oom_kills(self) -> int | None:
+        """How many processes the kernel has killed here for memory since the attempt began; None while unknown."""
+        return self._killed_for_memory
+
+    @property
+    def _read_result(self) -> tuple[tuple[RankEnd, ...], str | None]:
+        reading = self._reading
+        return reading.result() if reading is not None and reading.over else ((), None)
+
+
+def _words(log: Path, status: int | None) -> str | None:
+    return None if status is None else launcher_words(log, os.waitstatus_to_exitcode(status))

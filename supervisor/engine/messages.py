@@ -166,6 +166,7 @@ class Seen:
             "finished": testimony.finished,
             "ends": [asdict(end) for end in testimony.ends],
             "launcher": testimony.launcher,
+            "oom_kills": testimony.oom_kills,
             "notice": self.notice,
             "warned": None if self.warned is None else asdict(self.warned),
             "stop": self.stop,
@@ -181,7 +182,7 @@ class Seen:
             MessageError: it is something else.
         """
         try:
-            ends = tuple(_typed(RankEnd(**{**end, "bases": _names(end["bases"])})) for end in _many(fields["ends"]))
+            ends = tuple(_end(end) for end in _many(fields["ends"]))
             return _typed(
                 Seen(
                     attempt=fields["attempt"],
@@ -190,7 +191,7 @@ class Seen:
                     whole=tuple(_identity(one) for one in _many(fields["whole"])),
                     lingers=fields["lingers"],
                     failure=fields["failure"],
-                    testimony=_typed(Testimony(fields["finished"], ends, fields["launcher"])),
+                    testimony=_typed(Testimony(fields["finished"], ends, fields["launcher"], fields["oom_kills"])),
                     notice=fields["notice"],
                     warned=None if fields["warned"] is None else _warned(fields["warned"]),
                     stop=fields["stop"],
@@ -215,7 +216,7 @@ class Seen:
         told = self.testimony
         return (
             *(self.attempt, self.gang, phases, whole, self.lingers, self.failure, self.notice, self.stop),
-            *(told.finished, len(told.ends), told.launcher, self.shortage, self.gpu_fault),
+            *(told, self.shortage, self.gpu_fault),
         )
 
 
@@ -268,6 +269,10 @@ def _names(values: Any) -> tuple[str, ...]:
     if not all(isinstance(value, str) for value in _many(values)):
         raise TypeError(f"{values!r} are no names")
     return tuple(values)
+
+
+def _end(told: Mapping[str, Any]) -> RankEnd:
+    return _typed(RankEnd(**{**told, **{name: _names(told[name]) for name in ("bases", "chain", "lines")}}))
 
 
 _BEAT = tuple(type(value) for value in astuple(Beat(phase=0, trained=0)))

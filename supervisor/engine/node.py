@@ -35,11 +35,13 @@ class Testimony:
         finished: every rank recorded that its program returned.
         ends: of the ranks that ended badly.
         launcher: last words of a launcher that ended before any rank.
+        oom_kills: how many processes the kernel killed for memory since the attempt began; None while unknown.
     """
 
     finished: bool = False
     ends: tuple[RankEnd, ...] = ()
     launcher: str | None = None
+    oom_kills: int | None = None
 
 
 @dataclass(slots=True)
@@ -98,6 +100,7 @@ class Node:
         self.memory.begin_attempt(orders)
         self.gpus.begin_attempt()
         self._workers, self.stood_by = self.starter.start(order)
+        self._workers.begin()
         self.gang = Gang.ALIVE
 
     def look(self, now_s: float) -> Gang:
@@ -152,7 +155,8 @@ class Node:
         """How the attempt ended here, as far as it was recorded."""
         if self._workers is None:
             return Testimony()
-        return Testimony(self._workers.finished, tuple(self._workers.ends()), self._workers.launcher_words())
+        workers = self._workers
+        return Testimony(workers.finished, workers.ends, workers.launcher_words, workers.oom_kills)
 
     @property
     def gpu_fault(self) -> str | None:

@@ -197,7 +197,10 @@ class Team:
         told = [self.node.testimony, *(self.crew.testimonies() if self.crew is not None else ())]
         ends = tuple(end for one in told for end in one.ends)
         launcher = next((one.launcher for one in told if one.launcher is not None), None)
-        return Testimony(all(one.finished for one in told) and not self.lost, ends, launcher)
+        kills = [one.oom_kills for one in told if one.oom_kills is not None]
+        return Testimony(
+            all(one.finished for one in told) and not self.lost, ends, launcher, sum(kills) if kills else None
+        )
 
     def verdict(self) -> Verdict | None:
         """What a loss, or a node that could not begin, says of the attempt's end; None if there is neither."""

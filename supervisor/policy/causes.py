@@ -1,12 +1,10 @@
-"""Why an attempt ended: the causes, their classes, and how evidence becomes one of them.
+"""Why an attempt ended: the causes, their classes, how one rank ended, and what was made of all of them.
 
-Root before cascade: of several ranks the one that ended for the gravest reason is the root;
-among equals the earliest.
+How evidence becomes a cause stands in `supervisor.policy.diagnosis`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -75,8 +73,14 @@ class RankEnd:
         error_type: qualified name of the exception it recorded, or None for no record.
         bases: qualified names of that exception's classes.
         message: of the exception.
-        exit_code: of a `SystemExit`, else None.
-        signal: name of the signal that ended the process, where the launcher told.
+        exit_code: of a `SystemExit`, or what a process left with that recorded nothing; None while unknown.
+        signal: name of the signal that ended the process; None while unknown.
+        errno: the kernel's number behind the exception.
+        chain: what that exception was raised from or after, each as `type: message`, the nearest first.
+        began: whether training had begun; None where nobody can tell.
+        lines: of its log, those that say something and the last one; oldest first.
+        node: number of its node.
+        oom_kills: how many processes the kernel killed for memory on its node in this attempt; None while unknown.
     """
 
     rank: int
@@ -86,6 +90,12 @@ class RankEnd:
     message: str = ""
     exit_code: int | None = None
     signal: str | None = None
+    errno: int | None = None
+    chain: tuple[str, ...] = ()
+    began: bool | None = None
+    lines: tuple[str, ...] = ()
+    node: int = 0
+    oom_kills: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,73 +106,12 @@ class Verdict:
         cause: one of the list.
         evidence: one sentence that names the source.
         usage: whether the job itself cannot work, so that nothing was ever tried.
+        root: short and the same for the same root in every attempt; None where nothing is known of one.
+        details: further evidence, a line each, with where it was read.
     """
 
     cause: Cause
     evidence: str
     usage: bool = False
-
-
-#: Exceptions that the same program with the same input raises again, however often it is tried.
-_USER_ERRORS = (
-    "builtins.ImportError",
-    "builtins.SyntaxError",
-    "builtins.NameError",
-    "supervisor.errors.JobError",
-    "supervisor.errors.MachineError",
-    "supervisor.worker.seat.WorldSizeError",
-    "supervisor.worker.snapshots.BoardRefusedError",
-)
-#: What a rank raises because a peer is gone: never the root if there is another.
-_CASCADES = (
-    "Connection closed by peer",
-    "Connection reset by peer",
-    "Broken pipe",
-    "Socket Timeout",
-    "NCCL",
-    "Gloo",
-    "gloo",
-    "DistNetworkError",
-    "DistStoreError",
-)
-_USAGE_EXIT = 2  # what argparse leaves with
-
-
-def diagnose(ends: Sequence[RankEnd], launcher: str | None = None) -> Verdict:
-    """Find the root among the ranks' ends.
-
-    Args:
-        ends: of the ranks that ended badly, in any order.
-        launcher: last words of a launcher that ended before any rank, if that happened.
-
-    Returns:
-        The verdict; `Cause.UNKNOWN` where nothing was recorded.
-
-    >>> diagnose([RankEnd(1, 5.0), RankEnd(0, 5.1, "builtins.RuntimeError", message="Connection closed by peer")])
-    ... # doctest: +ELLIPSIS
-    Verdict(cause=<Cause.CRASHED: 'crashed'>, evidence='rank 1 was killed...
-    """
-    if not ends:
-        if launcher is None:
-            return Verdict(Cause.UNKNOWN, "no rank recorded how it ended")
-        return Verdict(Cause.CRASHED, f"the launcher ended before any rank did: {launcher}")
-    root = min(ends, key=lambda end: (_cascades(end), end.error_type is None, end.time_s, end.rank))
-    if root.error_type is None or (_cascades(root) and any(e.error_type is None for e in ends)):
-        killed = next(e for e in ends if e.error_type is None)
-        how = f"by {killed.signal}" if killed.signal else "from outside"
-        return Verdict(Cause.CRASHED, f"rank {killed.rank} was killed {how}, it recorded no error of its own")
-    said = f"rank {root.rank} raised {root.error_type}: {_first_line(root.message)}"
-    if any(name in root.bases for name in _USER_ERRORS):
-        return Verdict(Cause.USER_ERROR, said, usage=any("supervisor.errors." in b for b in root.bases))
-    if root.error_type == "builtins.SystemExit" and root.exit_code == _USAGE_EXIT:
-        return Verdict(Cause.USER_ERROR, f"rank {root.rank} refused its command line (exit code 2)")
-    return Verdict(Cause.CRASHED, said)
-
-
-def _cascades(end: RankEnd) -> bool:
-    return end.error_type is not None and any(sign in f"{end.error_type} {end.message}" for sign in _CASCADES)
-
-
-def _first_line(text: str) -> str:
-    lines = text.strip().splitlines()
-    return lines[0][:500] if lines else "(no message)"
+    root: str | None = None
+    details: tuple[str, ...] = ()

@@ -33,6 +33,10 @@ from supervisor.worker.seat import Seat, WorldSizeError, seat
 from supervisor.worker.standby import stand_by
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
+#: So many exceptions behind one are recorded.
+_MOST_BEHIND = 8
+#: When the program began [monotonic s]; empty before.
+_began_s: list[float] = []
 
 
 def main() -> None:
@@ -74,6 +78,7 @@ def main() -> None:
 
 def _run(program: str, arguments: list[str], at: Seat) -> None:
     at.announce(phase=Phase.LOADING)
+    _began_s.append(time.monotonic())
     sys.argv = [program, *arguments]
     if program.endswith(".py"):
         sys.path[0] = str(Path(program).resolve().parent)  # as `python program.py` has it
@@ -164,10 +169,15 @@ def _record(logs: Path, at: Seat, error: BaseException) -> None:
         "pid": os.getpid(),
         "step": at.beat.step,
         "phase": Phase(at.beat.phase).name.lower(),
-        "type": f"{type(error).__module__}.{type(error).__qualname__}",
+        "type": _name(error),
         "bases": [f"{b.__module__}.{b.__qualname__}" for b in type(error).__mro__],
         "message": str(error),
         "exit_code": error.code if isinstance(error, SystemExit) else None,
+        "errno": _errno(error),
+        "chain": [f"{_name(one)}: {one}"[:2000] for one in _behind(error)],
+        "hooked": _hooked(),
+        "age_s": time.monotonic() - _began_s[0] if _began_s else None,
+        "oom": _gpu_memory(error),
         "traceback": "".join(traceback.format_exception(error))[-20_000:],
     }
     target = logs / f"rank-{at.rank}.error.json"
@@ -175,6 +185,48 @@ def _record(logs: Path, at: Seat, error: BaseException) -> None:
     partial.touch(mode=0o600)
     partial.write_text(json.dumps(told, default=str))
     partial.rename(target)
+
+
+def _name(error: BaseException) -> str:
+    return f"{type(error).__module__}.{type(error).__qualname__}"
+
+
+def _behind(error: BaseException) -> list[BaseException]:
+    """What an exception was raised from, or while dealing with, the nearest first: a root hides under wrappers."""
+    found: list[BaseException] = []
+    seen, one = {id(error)}, error
+    while len(found) < _MOST_BEHIND:
+        before = one.__cause__ or (None if one.__suppress_context__ else one.__context__)
+        if before is None or id(before) in seen:
+            break
+        found.append(before)
+        seen.add(id(before))
+        one = before
+    return found
+
+
+def _hooked() -> bool:
+    """Whether the program has what tells the board that training begins."""
+    added = os.environ.get(HOOKS, "auto") == "auto" and hooks.MODULE in sys.modules
+    return added or "supervisor.worker.callback" in sys.modules
+
+
+def _errno(error: BaseException) -> int | None:
+    """The kernel's number, of the exception or of the nearest one behind it that has one."""
+    numbers = (one.errno for one in (error, *_behind(error)) if isinstance(one, OSError))
+    return next((number for number in numbers if isinstance(number, int)), None)
+
+
+def _gpu_memory(error: BaseException) -> dict[str, int] | None:
+    """What torch held when its device was full; its own counters, no call to the device, which may hang by now."""
+    torch: Any = sys.modules.get("torch")
+    if torch is None or "out of memory" not in str(error).lower() or not torch.cuda.is_initialized():
+        return None
+    return {
+        "allocated_bytes": torch.cuda.memory_allocated(),
+        "reserved_bytes": torch.cuda.memory_reserved(),
+        "peak_bytes": torch.cuda.max_memory_allocated(),
+    }
 
 
 if __name__ == "__main__":

@@ -1,0 +1,156 @@
+"""What is said of connections: names, the hub, rendezvous, collectives; and the echoes of a peer's end.
+
+Patterns are in lower case, and no line end is in what they match. What a server refuses with 401, 403 or 404 is not the
+network's: it stands with the program's errors.
+"""
+
+from __future__ import annotations
+
+from supervisor.policy.causes import Cause
+from supervisor.policy.signatures import Signature
+
+_HTTP = "requests, urllib3, httpx, huggingface_hub"
+_NCCL = "nccl, src/transport, src/misc"
+_GLOO = "gloo, transport/tcp"
+_TORCH = "torch, distributed/c10d"
+
+HUB = (
+    Signature("hub_busy", Cause.NETWORK,
+      r"\b(?:408|425|429|5\d\d) (?:client|server) error"
+      r"|\bhttp(?: ?error|/\d\.\d\x22?)?:? ?(?:status )?(?:code )?(?:429|5\d\d)\b"
+      r"|status(?:[ _]code)?[=: ]+(?:408|429|5\d\d)\b|too many requests"
+      r"|service (?:is )?(?:temporarily )?unavailable|bad gateway|gateway time-?out|internal server error"
+      r"|rate limit|overloaded", _HTTP),
+    Signature("hub_unreachable", Cause.NETWORK,
+      r"couldn't connect to '?https?://|unable to access '?https?://|couldn't reach (?!.*offline)"
+      r"|cannot reach (?:the hub|https?://|.{0,60}: offline)"
+      r"|cannot find the requested files in the local cache. please check your connection"
+      r"|an error happened while trying to locate the file|please check your (?:internet )?connection", _HTTP),
+    Signature("hub_incomplete", Cause.NETWORK,
+      r"consistency check failed|incompleteread|incomplete read|chunkedencodingerror"
+      r"|peer closed connection without sending|file reconstruction error|xet ?download ?error"
+      r"|cas (?:service|client) error|response ended prematurely", _HTTP),
+    Signature("http_timeout", Cause.NETWORK,
+      r"\b(?:connect|read|write|pool|request|connection)_?timeout(?:error)?\b|connect\S* timed out|read timed out"
+      r"|connection to \S+ timed out|\bcurl: \(\d+\)|the (?:read|handshake) operation timed out|timeout was reached"
+      r"|asyncio\S*\.timeouterror", _HTTP),
+    Signature("http_retries", Cause.NETWORK,
+      r"max retries exceeded|newconnectionerror|proxyerror|cannot connect to (?:proxy|host)", _HTTP),
+    Signature("http_broken", Cause.NETWORK,
+      r"remotedisconnected|error while downloading from|trying to resume download|server error '5"
+      r"|remote end closed connection|server disconnected|connection aborted|remoteprotocolerror"
+      r"|httpx\.\w*(?:connect|read|write|network)error|aiohttp\S*\.client\w*error|protocolerror|badstatusline",
+      _HTTP),
+    Signature("tls", Cause.NETWORK,
+      r"ssl(?:eof|zeroreturn)?error|eof occurred in violation of protocol|ssl: (?:wrong|decrypt|unexp)"
+      r"|certificate_verify_failed", "CPython, ssl"),
+    Signature("endpoint", Cause.NETWORK,
+      r"endpointconnectionerror|could not connect to the endpoint|failed to establish a new connection", "botocore"),
+    Signature("git_lfs", Cause.NETWORK, r"early eof|the remote end hung up unexpectedly|rpc failed; ", "git"),
+    Signature("wandb", Cause.NETWORK,
+      r"wandb.{0,60}(?:network error|commerror|timed out)|error communicating with wandb", "wandb"),
+)  # fmt: skip
+
+NAMES = (
+    Signature("dns", Cause.NETWORK,
+      r"name resolution|name or service not known|nodename nor servname|could not resolve|failed to resolve"
+      r"|nameresolution|getaddrinfo|no address associated with hostname|\bgaierror\b|temporary failure in name"
+      r"|unable to resolve|name does not resolve|dns (?:error|lookup|resolution)|can't find host"
+      r"|failed to lookup address|unknown host", "getaddrinfo(3)"),
+    Signature("route", Cause.NETWORK,
+      r"no route to host|network is (?:unreachable|down)|host is (?:down|unreachable)|\[errno (?:100|101|112|113)\]"
+      r"|ehostunreach|enetunreach", "errno(3)"),
+    Signature("refused", Cause.NETWORK, r"connection ?refused|\[errno 111\]|econnrefused", "errno(3)"),
+    Signature("timed_out", Cause.NETWORK, r"connection timed out|\[errno 110\]|etimedout|operation timed out",
+      "errno(3)"),
+    Signature("port_taken", Cause.NETWORK,
+      r"address already in use|\[errno 98\]|eaddrinuse|failed to listen on|cannot assign requested address"
+      r"|\[errno 99\]|port .{0,30}(?:already|is) in use", "bind(2); torch, TCPStore"),
+)  # fmt: skip
+
+MEETING = (
+    Signature("rendezvous", Cause.NETWORK,
+      r"rendezvous\w*(?:error|exception|timeout)|rendezvous .{0,60}(?:fail|closed|timed out|timeout|error)"
+      r"|node has already joined|failed to (?:join|complete) (?:the )?rendezvous",
+      "torch, distributed/elastic/rendezvous"),
+    Signature("store_join", Cause.NETWORK,
+      r"waiting for clients|clients joined|client socket has (?:timed out|failed)(?!.*errno: 97)"
+      r"|the connection to the c10d store|timed out after .{0,40}waiting for",
+      f"{_TORCH}/socket.cpp, TCPStore.cpp; 97 is a warning about IPv6"),
+    Signature("gloo_mesh", Cause.NETWORK, r"connectfullmesh|gloo .{0,40}connect\w* .{0,60}(?:fail|error|timed? ?out)",
+      _GLOO),
+    Signature("nccl_bootstrap", Cause.NETWORK,
+      r"no socket interface found|bootstrap.{0,60}(?:no |fail|error|time)|socketstartconnect|socketpollconnect"
+      r"|nccl_socket_ifname|call to (?:connect|bind|listen|getsockname)", _NCCL),
+    Signature("infiniband", Cause.NETWORK,
+      r"\bibv_\w+|\bnet/ib\b.{0,120}(?:fail|error|async|got completion|unable)"
+      r"|mlx\d_?\d?: .{0,60}(?:error|completion|fatal)|ib async event|local qp operation|infiniband", _NCCL),
+    Signature("nccl_net", Cause.NETWORK,
+      r"\bnet/(?:socket|ofi|gdr|tcpx?)\b.{0,120}(?:fail|no eligible|error|timed|unable|clos)", _NCCL),
+    Signature("mpi", Cause.NETWORK,
+      r"ucx +error|ucp_\w+ failed|\bpmix\b.{0,60}(?:error|fail)|btl_tcp|orte_error|ofi .{0,30}fail", "UCX; Open MPI"),
+)  # fmt: skip
+
+#: A peer is gone, or says nothing: something else is the reason, here or elsewhere.
+ECHOES = (
+    Signature("nccl_system", Cause.NETWORK,
+      r"unhandled system error|ncclsystemerror|ncclnetworkerror|ncclunhandledsystemerror", _NCCL, cascade=True),
+    Signature("nccl_watchdog_stuck", Cause.STALLED, r"watchdog.{0,20}got stuck|without making progress in monitoring",
+      _TORCH, cascade=True),
+    Signature("collective_timeout", Cause.NETWORK,
+      r"collective operation timeout|watchdog caught collective|collective operations? have failed or timed out"
+      r"|nccl operations have failed|ran for \d+ milliseconds before timing out|monitoredbarrier|heartbeatmonitor"
+      r"|timed out waiting \d+ms|application timeout caused pair closure|collective timeout|barrier timed? ?out"
+      r"|timeout at nccl work|heartbeat monitor timed out", _TORCH, cascade=True),
+    Signature("remote_exited", Cause.NETWORK, r"remote process exited|ncclremoteerror", _NCCL, cascade=True),
+    Signature("communicator_aborted", Cause.NETWORK,
+      r"communicator was aborted|ncclcommabort|nccl communicator|comm was aborted|watchdog thread terminated",
+      _TORCH, cascade=True),
+    Signature("peer_closed", Cause.NETWORK,
+      r"connection (?:was )?(?:likely )?closed by|connection reset by|\[errno 104\]|econnreset|broken ?pipe"
+      r"|\[errno 32\]|epipe|failed to recv|failed to send|recvvalue|sendbytes|connection was (?:likely )?closed"
+      r"|remote server shutdown|socket ?timeout|socket closed|connectionreset|connection closed by remote"
+      r"|closed by peer|should dump", f"{_GLOO}; torch, TCPStore", cascade=True),
+    Signature("gloo", Cause.NETWORK, r"gloo/transport|\bgloo\b.{0,80}(?:error|fail|timed? ?out|closed|exception)",
+      _GLOO, cascade=True),
+    Signature("nccl", Cause.NETWORK,
+      r"\bnccl\b.{0,60}(?:error|fail)|nccl(?:internal|invalidusage|unhandledcuda)error|processgroupnccl"
+      r"|distbackenderror|nccl warn|unhandled cuda error", _NCCL, cascade=True),
+    Signature("store", Cause.NETWORK,
+      r"dist(?:network|store)error|tcpstore\b.{0,60}(?:time|fail|error)|wait timeout after", _TORCH, cascade=True),
+    Signature("agent", Cause.NETWORK,
+      r"childfailederror|root cause \(first observed failure\)|sending process \d+ closing signal|signalexception"
+      r"|got signal: \d+|failed \(exitcode: -?\d+\)|received \S+ death signal",
+      "torch, distributed/elastic", cascade=True),
+    Signature("loader_pipe", Cause.CRASHED,
+      r"pin memory thread exited|resource_sharer|forkserver.{0,40}eof|eoferror: ?$",
+      "torch, utils/data", cascade=True),
+    Signature("step_aborted", Cause.CRASHED, r"job step aborted|force terminated job|terminating job step",
+      "slurm, srun", cascade=True),
+    Signature("timed_out_waiting", Cause.NETWORK, r"timed out\b", "various", cascade=True),
+    Signature("collectives", Cause.NETWORK, r"\b(?:nccl|gloo)\b", "nccl; gloo", cascade=True),
+    Signature("previous_error", Cause.CRASHED,
+      r"previous error during capture|context is destroyed|driver shutting down|initialization error \(3\)",
+      "CUDA", cascade=True),
+)  # fmt: skip
+
+#: The way from a person, or from another node, to this one.
+TERMINALS = (
+    Signature("terminal_gone", Cause.DISCONNECTED,
+      r"\bsighup\b|\bhangup\b|(?:received|got signal:?) 1\b(?! /)|client_loop: send disconnect|packet_write_wait"
+      r"|connection to \S+ closed|lost connection to|timeout, server .{0,40}not responding|kex_exchange"
+      r"|ssh_exchange|ssh: connect to|closed by remote host|session (?:was )?(?:closed|terminated|lost)",
+      "OpenSSH; signal(7)"),
+)  # fmt: skip
+
+#: Nothing moves, says somebody who watched.
+STANDSTILL = (
+    Signature("no_heartbeat", Cause.STALLED,
+      r"(?:no|not get|without|missed|missing) .{0,20}heartbeat"
+      r"|heartbeat .{0,40}(?:timeout|timed out|lost|expired)(?!.*nccl)|hang (?:was )?detected"
+      r"|(?:is|are|seems?) (?:hung|hanging|stuck|stalled)|stalled (?:tensor|rank|op)|blocked for more than"
+      r"|soft lockup|no progress (?:for|since|in)|waiting for remainder of ranks",
+      "NVRx, rank monitor; Horovod; linux, hung_task"),
+)  # fmt: skip
+
+NETWORK = (*TERMINALS, *STANDSTILL, *HUB, *NAMES, *MEETING, *ECHOES)
