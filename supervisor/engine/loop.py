@@ -420,6 +420,7 @@ class Loop:
             beats if self._training else [],
             early,
             explained(self._wishes, self._allocation),
+            trained_before=self.ledger.best_step > 0,
         )
         step = max(whole.step if whole is not None else 0, min((beat.step for beat in beats), default=0))
         # At step 0 nothing has been settled: such an attempt bore nothing.
@@ -428,6 +429,8 @@ class Loop:
             "attempt_ended",
             cause=verdict.cause.value,
             evidence=verdict.evidence,
+            root=verdict.root,
+            details=list(verdict.details),
             step=step if step > 0 else None,
             **told,
         )
