@@ -36,6 +36,8 @@ class Attempt:
         committed: newest step that it committed.
         cause: why it ended.
         evidence: where that was read.
+        root: short and the same for the same root in every attempt.
+        details: further evidence, a line each.
         decision: what followed.
         delay_s: pause before what followed [s].
         reason: why that was decided.
@@ -55,6 +57,8 @@ class Attempt:
     committed: int | None = None
     cause: str | None = None
     evidence: str | None = None
+    root: str | None = None
+    details: list[str] = field(default_factory=list)
     decision: str | None = None
     delay_s: float | None = None
     reason: str | None = None
@@ -277,6 +281,9 @@ def _end_attempt(history: RunHistory, record: Record) -> None:
     told_by_itself = attempt.stay == history.stays
     attempt.ended = record.time if told_by_itself else attempt.seen
     attempt.cause, attempt.evidence = record.text("cause") or "unknown", record.text("evidence")
+    attempt.root = record.text("root")
+    details = record.fields.get("details")
+    attempt.details = [one for one in details if isinstance(one, str)] if isinstance(details, list) else []
     attempt.step = record.count("step")
     if attempt.step is None and told_by_itself:
         attempt.step = attempt.resumed  # it settled nothing newer

@@ -28,7 +28,8 @@ def why(run_dir: Path, live: Live) -> dict[str, Any]:
 
     Returns:
         `{"name", "state", "reason", "attempts": [{"attempt", "started", "ended", "source", "resumed_step", "step",
-        "cause", "evidence", "decision", "delay_s", "reason", "logs"}], "incidents", "board"}`; unknown is None.
+        "cause", "evidence", "root", "details", "decision", "delay_s", "reason", "logs"}], "incidents", "board"}`;
+        unknown is None.
 
     Raises:
         DiskError: the journal cannot be read.
@@ -91,6 +92,8 @@ def _attempt(attempt: Attempt, history: RunHistory, state: str, run_dir: Path) -
         "step": attempt.step,
         "cause": "unknown" if lost else attempt.cause,
         "evidence": NO_END if lost else attempt.evidence,
+        "root": attempt.root,
+        "details": attempt.details,
         "decision": attempt.decision,
         "delay_s": attempt.delay_s,
         "reason": attempt.reason,
@@ -107,6 +110,7 @@ def _paragraph(attempt: dict[str, Any]) -> list[str]:
     cause = attempt["cause"]
     lines.append(f"  ended      {CAUSES.get(cause, 'for a cause of another release')} ({one_line(cause)})")
     lines.append(f"  known by   {one_line(attempt['evidence']) or 'nothing was recorded'}")
+    lines += [f"             {one_line(detail)}" for detail in attempt["details"]]
     if attempt["decision"] is not None:
         reason = one_line(attempt["reason"])
         because = f": {reason}" if reason and reason != one_line(attempt["evidence"]) else ""
