@@ -50,7 +50,7 @@ _OF_PEERS = "torch.distributed.dist"
 _NUMBERED = ("err", "exit", "xid", "signal", "status", "http", "code", "received")
 _NO_DIGITS = str.maketrans("", "", string.digits)
 #: A line of a log is cut there.
-_LINE = 2_000
+_LINE = 1_000
 #: What a log says of a thing that is permanent counts only among its last lines: a program that printed it and
 #: went on did not die of it.
 _LAST_WORDS = 40

@@ -45,7 +45,13 @@ ENDS = st.builds(
     st.lists(WORDS, max_size=3).map(tuple),
     WORDS,
     st.none() | WHOLE,
-    st.none(),
+    st.none() | WORDS,
+    st.none() | WHOLE,
+    st.lists(WORDS, max_size=2).map(tuple),
+    st.none() | st.booleans(),
+    st.lists(WORDS, max_size=2).map(tuple),
+    WHOLE,
+    st.none() | WHOLE,
 )
 STARTS = st.builds(
     Start, WHOLE, WORDS, st.none() | WORDS.map(lambda name: Path("/run") / name), st.booleans(), st.none() | IDENTITY
@@ -90,7 +96,9 @@ SEENS = st.builds(
     shortage=st.none() | WORDS,
     gpu_fault=st.none() | WORDS,
     failure=st.none() | WORDS,
-    testimony=st.builds(node.Testimony, st.booleans(), st.lists(ENDS, max_size=2).map(tuple), st.none() | WORDS),
+    testimony=st.builds(
+        node.Testimony, st.booleans(), st.lists(ENDS, max_size=2).map(tuple), st.none() | WORDS, st.none() | WHOLE
+    ),
     notice=st.none() | WORDS,
     warned=st.none() | WARNED,
     stop=st.booleans(),
@@ -186,5 +194,7 @@ def test_only_what_the_leader_acts_on_is_news() -> None:
         replace(seen, shortage="memory"),
         replace(seen, gpu_fault="GPU 0: Xid 79"),
         replace(seen, beats=(replace(beat, phase=Phase.PAUSED),)),
+        replace(seen, testimony=node.Testimony(ends=(RankEnd(0, 1.0),))),
+        replace(seen, testimony=node.Testimony(oom_kills=1)),
     ):
         assert other.is_news(seen)

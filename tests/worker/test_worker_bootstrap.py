@@ -143,6 +143,36 @@ def test_an_exception_is_recorded_with_its_classes_and_where_it_came_from(
     assert board.control.beat(0).phase == Phase.FAILED
 
 
+def test_what_an_exception_came_from_is_recorded_with_the_kernels_number(start: Start, tmp_path: Path) -> None:
+    rank = start(
+        """
+        import transformers.trainer
+        try:
+            try:
+                open("/dev/full", "w", buffering=1).write("x\\n")
+            except OSError as error:
+                raise ValueError("not written") from error
+        except ValueError:
+            raise RuntimeError("the dataset could not be made")
+        """
+    )
+    assert rank.wait(timeout=60) == 1
+    told = recorded(tmp_path)
+    assert told["chain"] == [
+        "builtins.ValueError: not written",
+        "builtins.OSError: [Errno 28] No space left on device",
+    ]
+    assert (told["errno"], told["hooked"], told["oom"]) == (28, True, None)
+    assert 0 < told["age_s"] < 60
+
+
+def test_an_exception_that_hides_what_it_came_from_is_taken_at_its_word(start: Start, tmp_path: Path) -> None:
+    rank = start("try:\n    open('/nowhere')\nexcept OSError:\n    raise KeyError('x') from None")
+    assert rank.wait(timeout=30) == 1
+    told = recorded(tmp_path)
+    assert (told["chain"], told["errno"], told["hooked"]) == ([], None, False)
+
+
 @pytest.mark.parametrize(
     ("end", "code", "told"),
     [("0", 0, None), ("None", 0, None), ("3", 3, 3), ("'wrong data'", 1, "wrong data"), ("2", 2, 2)],
