@@ -1,0 +1,48 @@
+"""Real deaths of real processes: each is given its cause, the right number of attempts, and is explained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness import PROGRAMS, Run, command
+
+ONE_PROCESS: dict[str, Any] = {"launch": {"processes_per_node": 1}, "recovery": {"max_barren": 1}}
+
+
+def ended(base: Path, how: str) -> dict[str, Any]:
+    run = Run(base, args={"how": how}, job=ONE_PROCESS, program=str(PROGRAMS / "dies.py"))
+    assert run.run() == 3, run.said()
+    [end] = run.journal("attempt_ended")
+    return dict(end.fields)
+
+
+@pytest.mark.parametrize(
+    ("how", "cause", "root", "evidence"),
+    [
+        ("segfault", "crashed", "segfault", "rank 0 wrote: Fatal Python error: Segmentation fault, and was ended by SIGSEGV"),
+        ("killed", "crashed", "killed", "rank 0 was killed by SIGKILL, it recorded no error of its own"),
+        ("exit", "crashed", "exit 7", "rank 0 left with exit code 7, it recorded no error of its own"),
+        ("gpu_oom", "gpu_oom", "gpu_oom_neighbour", "rank 0 raised builtins.RuntimeError: CUDA out of memory. Tried"),
+        ("disk_full", "disk_full", "enospc", "rank 0 raised builtins.OSError: [Errno 28] No space left on device"),
+        ("value", "user_error", "builtins.ValueError: no such column", "rank 0 raised builtins.ValueError: no such column"),
+        ("wrapped", "disk_full", "enospc", "rank 0 raised builtins.RuntimeError: the cache could not be made"),
+        ("network", "network", "refused", "rank 0 raised builtins.ConnectionRefusedError: [Errno 111] Connection refused"),
+        ("abort", "crashed", "illegal_access", "what():  CUDA error: an illegal memory access was encountered, and was"),
+    ],
+)  # fmt: skip
+def test_each_death_is_given_its_cause(tmp_path: Path, how: str, cause: str, root: str, evidence: str) -> None:
+    end = ended(tmp_path, how)
+    assert (end["cause"], end["root"]) == (cause, root)
+    assert evidence in end["evidence"]
+
+
+def test_further_evidence_is_shown_to_whoever_asks_why(tmp_path: Path) -> None:
+    end = ended(tmp_path, "gpu_oom")
+    told = (
+        "rank 0: 2.0 GiB were wanted, 1.0 GiB are free, the device has 80.0 GiB, this process held 9.0 GiB, others held"
+    )
+    assert end["details"][0].startswith(told)
+    assert told in command("why", str(tmp_path / "run")).stdout
+    assert '"root": "gpu_oom_neighbour"' in command("why", str(tmp_path / "run"), "--json").stdout
