@@ -11,6 +11,7 @@ from typing import Any
 
 from supervisor.policy.adapt import CHANGES, Adaptation
 from supervisor.policy.causes import CLASSES, Cause, CauseClass
+from supervisor.policy.shrink import forget_memory
 
 _TAKEN_AWAY = (Cause.PREEMPTED.value, Cause.TIME_LIMIT.value)
 
@@ -93,6 +94,8 @@ def _after(ledger: Ledger, record: Mapping[str, Any]) -> Ledger:  # noqa: PLR091
             fresh = anew if record.get("fresh") else ledger
             anew = replace(fresh, gave_up=None, barren=0, idle=0, same_root=0)
             forgiven = anew if record.get("forgive") else fresh
+            if _room_was_made(ledger, record):
+                forgiven = replace(forgiven, adaptation=forget_memory(forgiven.adaptation))
             return replace(
                 forgiven,
                 run_id=record.get("run_id", ledger.run_id),
@@ -133,6 +136,13 @@ def _after(ledger: Ledger, record: Mapping[str, Any]) -> Ledger:  # noqa: PLR091
         case "run_gave_up":
             return replace(ledger, gave_up=str(record.get("reason", "")))
     return ledger
+
+
+def _room_was_made(ledger: Ledger, record: Mapping[str, Any]) -> bool:
+    """Whether what did not fit may fit now: the job computes something else, or memory ended it and a person came."""
+    mathematics = record.get("mathematics", ledger.mathematics)
+    ended = (ledger.gave_up or "").startswith((Cause.GPU_OOM.value, Cause.HOST_OOM.value))
+    return mathematics != ledger.mathematics or bool(record.get("forgive") and ended)
 
 
 def _back(ledger: Ledger, lineage: object, before: object) -> Ledger:

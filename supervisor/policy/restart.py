@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from supervisor.policy.adapt import Adaptation, Settings
 from supervisor.policy.causes import CLASSES, Cause, CauseClass, Verdict
 from supervisor.policy.ledger import Ledger
+from supervisor.policy.shrink import Changed, NothingLeft, after_gpu_oom, after_host_oom
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +110,12 @@ class Facts:
 
     Attributes:
         settings: of its program.
+        needs_bytes: host memory that it took at least, or the limit that it reached; None if unknown.
         chance: a number from 0 to 1, drawn anew each time: runs that failed together do not come back together.
     """
 
     settings: Settings = field(default_factory=Settings)
+    needs_bytes: int | None = None
     chance: float = 0.5
 
 
@@ -123,10 +126,13 @@ _AROUND = (Cause.NETWORK, Cause.STORAGE, Cause.DISCONNECTED)
 _AROUND_GROWTH = 12.0
 #: So often a run may be taken away in a row without a newer step.
 _MAX_IDLE = 10
+_MEMORY = (Cause.GPU_OOM, Cause.HOST_OOM)
 _BASE_DELAY_S = 5.0
 _MAX_DELAY_S = 600.0
 #: The same root at the same step so often is no chance.
 _NO_CHANCE = 2
+#: Root of a verdict that another's processes held the GPU's memory.
+NEIGHBOUR = "gpu_oom_neighbour"
 
 
 def decide(verdict: Verdict, ledger: Ledger, limits: Limits, facts: Facts | None = None) -> Decision:
@@ -155,6 +161,8 @@ def decide(verdict: Verdict, ledger: Ledger, limits: Limits, facts: Facts | None
         return Finish()
     if CLASSES[verdict.cause] is CauseClass.PERMANENT:
         return GiveUp(f"{verdict.cause.value}: {verdict.evidence}", usage=verdict.usage and ledger.best_step < 0)
+    if verdict.cause in _MEMORY:
+        return _out_of_memory(verdict, ledger, limits, facts)
     if (gave_up := _without_hope(verdict, ledger, limits)) is not None:
         return gave_up
     if verdict.cause is Cause.GPU_FAULT:
@@ -175,6 +183,37 @@ def _without_hope(verdict: Verdict, ledger: Ledger, limits: Limits) -> GiveUp | 
         many = f"the same {ledger.same_root} times {at}, so another try would end there, too"
         return GiveUp(f"{verdict.cause.value}: {many}: {verdict.evidence}")
     return None
+
+
+def _out_of_memory(verdict: Verdict, ledger: Ledger, limits: Limits, facts: Facts) -> Decision:
+    """Change what needs less memory; where nothing is left to change, go on only while steps are gained.
+
+    Memory that somebody else holds may come back: it is waited for and nothing is changed.
+    """
+    said, barren = f"{verdict.cause.value}: {verdict.evidence}", ledger.barren
+    if getattr(verdict, "root", None) == NEIGHBOUR:
+        if barren < limits.max_barren:
+            return Restart(backoff_s(max(1, barren), facts.chance))
+        return GiveUp(f"{said}; {barren} attempts in a row settled no newer step: find who else is on the GPU")
+    if verdict.cause is Cause.GPU_OOM:
+        found = after_gpu_oom(facts.settings, ledger.adaptation)
+    else:
+        found = after_host_oom(facts.settings, ledger.adaptation, facts.needs_bytes)
+    if not limits.shrink:
+        would = found.detail if isinstance(found, Changed) else f"{found.reason}; {found.remedy}"
+        return GiveUp(f"{said}; `recovery.on_oom: stop` keeps from trying this: {would}")
+    match found:
+        case Changed(to, detail):
+            return Adapt(to, detail)
+        case NothingLeft(reason, remedy) if barren >= min(limits.max_barren, _tries(verdict.cause, facts.settings)):
+            return GiveUp(f"{said}; {reason}; {remedy}")
+    return Restart(backoff_s(barren, facts.chance))
+
+
+def _tries(cause: Cause, settings: Settings) -> int:
+    """Barren attempts after which nothing is left: of a program that said nothing of itself, chance gets one."""
+    said = settings.micro_batch if cause is Cause.GPU_OOM else settings.loader_workers
+    return _NO_CHANCE if said is None else 1
 
 
 def hopeless(ledger: Ledger) -> str | None:
