@@ -1,9 +1,10 @@
 """What training programs import; the only room where torch lives.
 
     from supervisor.worker import SupervisorCallback, resume_point
+    from supervisor.worker import fitting_batch                      # a loop of one's own
 
 Importing this package imports neither torch nor transformers; asking it for the names does.
-Without a supervisor both do nothing.
+Without a supervisor they change nothing.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from supervisor.worker.adapting import fitting_batch
     from supervisor.worker.callback import SupervisorCallback
     from supervisor.worker.resume import resume_point
 
-__all__ = ["SupervisorCallback", "resume_point"]
+__all__ = ["SupervisorCallback", "fitting_batch", "resume_point"]
 
 
 def __getattr__(name: str) -> Any:
@@ -26,4 +28,8 @@ def __getattr__(name: str) -> Any:
         from supervisor.worker.resume import resume_point
 
         return resume_point
+    if name == "fitting_batch":
+        from supervisor.worker.adapting import fitting_batch
+
+        return fitting_batch
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,12 +9,12 @@ from transformers import TrainingArguments
 
 
 def batch_of(args: TrainingArguments | None) -> dict[str, int]:
-    """How a step is made up, so that other numbers of ranks can make up the same."""
+    """How a step is made up, so that other numbers of ranks, or smaller micro-batches, can make up the same."""
     if args is None:
         return {}
-    accumulation = args.gradient_accumulation_steps
-    own = getattr(args, "supervisor_own_accumulation", accumulation)
-    return {"accumulation": accumulation, "own_accumulation": own, "world_size": args.world_size}
+    made = {"micro_batch": args.per_device_train_batch_size, "accumulation": args.gradient_accumulation_steps}
+    own = {f"own_{name}": getattr(args, f"supervisor_own_{name}", value) for name, value in made.items()}
+    return {**made, **own, "world_size": args.world_size}
 
 
 def base_of(model: Any) -> dict[str, Any]:

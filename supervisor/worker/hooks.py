@@ -18,15 +18,17 @@ from collections.abc import Callable, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from supervisor.board.environment import ACCUMULATION
+from supervisor.worker import adapting
 
 if TYPE_CHECKING:
     from supervisor.worker.resume import Resume
 
 MODULE = "transformers.trainer"
+ARGUMENTS = "transformers.training_args"
 
 
 class _Finder(MetaPathFinder):
@@ -66,13 +68,21 @@ class _Loader(Loader):
 
 
 def install(*, add: bool) -> None:
-    """Wrap `Trainer.train` as soon as transformers.trainer is imported.
+    """Wrap `Trainer.train`, and have trainers adapted and say how they are set, as soon as transformers is imported.
 
     Args:
         add: give trainers that have no `SupervisorCallback` one; otherwise only those that
             have one are bound to it.
     """
-    sys.meta_path.insert(0, _Finder(MODULE, functools.partial(wrap, add=add)))
+    told = adapting.Told.read(os.environ)
+
+    def trainer(module: ModuleType) -> None:
+        wrap(module, add=add)
+        adapting.wrap_trainer(module, told)
+
+    sys.meta_path.insert(0, _Finder(MODULE, trainer))
+    if told != adapting.Told():
+        sys.meta_path.insert(0, _Finder(ARGUMENTS, functools.partial(adapting.wrap_arguments, told=told)))
 
 
 def wrap(module: Any, *, add: bool) -> None:
@@ -82,7 +92,7 @@ def wrap(module: Any, *, add: bool) -> None:
     @functools.wraps(original)
     def train(self: Any, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> Any:
         from supervisor.worker.callback import SupervisorCallback
-        from supervisor.worker.resume import find, resume_point
+        from supervisor.worker.resume import carry_batch_size, find, resume_point
         from supervisor.worker.seat import seat
 
         callbacks = self.callback_handler.callbacks
@@ -100,6 +110,7 @@ def wrap(module: Any, *, add: bool) -> None:
         callbacks.remove(ours)
         callbacks.insert(0, ours)
         ours.bind(self)
+        adapting.publish(self)
         point = resume_point()
         if point is None:
             return original(self, resume_from_checkpoint, *args, **kwargs)
@@ -109,25 +120,10 @@ def wrap(module: Any, *, add: bool) -> None:
             return ours.already_trained(resume)
         ours.restore_callbacks(resume)
         self.args.eval_on_start = False  # it was done in the first life
+        carry_batch_size(Path(point), self.args)
         return original(self, point, *args, **kwargs)
 
     module.Trainer.train = train
-    if ACCUMULATION in os.environ:
-        _accumulate(module, int(os.environ[ACCUMULATION]))
-
-
-def _accumulate(module: Any, micro_batches: int) -> None:
-    """Have every trainer make its steps of so many micro-batches: the Trainer reads the number when it is made."""
-    original = module.Trainer.__init__
-
-    @functools.wraps(original)
-    def made(self: Any, model: Any = None, args: Any = None, *rest: Any, **named: Any) -> None:
-        if args is not None:
-            args.supervisor_own_accumulation = args.gradient_accumulation_steps
-            args.gradient_accumulation_steps = micro_batches
-        original(self, model, args, *rest, **named)
-
-    module.Trainer.__init__ = made
 
 
 #: Whether a trainer of this process has been taken under supervision.

@@ -155,6 +155,24 @@ class Resume:
         work.rename(target)
 
 
+def carry_batch_size(stock: Path, args: Any) -> None:
+    """Have the stock form name the batch size that a trainer has now, each rank for itself.
+
+    Trainers up to transformers 5.1 take it from there over their own argument, later ones warn. With
+    `auto_find_batch_size` it is the size that was found, and stays.
+
+    Source: Trainer.train of transformers 5.0, `self._train_batch_size = state.train_batch_size`.
+    """
+    path = stock / "trainer_state.json"
+    told = json.loads(path.read_text())
+    if args.auto_find_batch_size or told.get("train_batch_size") in (None, args.train_batch_size):
+        return
+    partial = stock / f".trainer_state-{os.getpid()}.json"
+    partial.touch(mode=0o600)
+    partial.write_text(json.dumps({**told, "train_batch_size": args.train_batch_size}))
+    partial.rename(path)
+
+
 def _save(value: Any, path: Path) -> None:
     path.touch(mode=0o600)
     torch.save(value, path)
