@@ -82,16 +82,16 @@ class Course:
                 self._finish(trained=trained)
             case Restart(delay_s):
                 self._incident(verdict, f"restart in {delay_s:.0f} s" if delay_s else "restart at once", nodes)
-                self._again("restart", delay_s, verdict)
+                self._again("restart", delay_s, verdict.evidence)
             case Adapt(to, detail, delay_s):
                 self._incident(verdict, detail, nodes)
                 self.write("adapted", detail=detail, **{CHANGES: to.told()})
-                self._again("adapt", delay_s, verdict)
+                self._again("adapt", delay_s, detail)
             case GoBack(before, skip, detail):
                 self._incident(verdict, detail, nodes)
                 changes = ledger.adaptation.skipping(skip).told()
                 self.write("adapted", lineage=ledger.lineage + 1, before=before, detail=detail, **{CHANGES: changes})
-                self._again("roll_back", 0.0, verdict)
+                self._again("roll_back", 0.0, detail)
             case LeaveNode(reason):
                 self._incident(verdict, "leave this allocation", nodes)
                 self.wishes.hand_back(reason)
@@ -108,8 +108,8 @@ class Course:
             requeues=self.allocation.scheduled,
         )
 
-    def _again(self, word: str, delay_s: float, verdict: Verdict) -> None:
-        self.write("decision", decision=word, delay_s=delay_s, reason=verdict.evidence)
+    def _again(self, word: str, delay_s: float, reason: str) -> None:
+        self.write("decision", decision=word, delay_s=delay_s, reason=reason)
         self.launch_at_s = time.monotonic() + delay_s
         self.state = "waiting"
 

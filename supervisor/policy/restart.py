@@ -196,7 +196,7 @@ def _out_of_memory(verdict: Verdict, ledger: Ledger, limits: Limits, facts: Fact
             return Restart(backoff_s(max(1, barren), facts.chance))
         return GiveUp(f"{said}; {barren} attempts in a row settled no newer step: find who else is on the GPU")
     if verdict.cause is Cause.GPU_OOM:
-        found = after_gpu_oom(facts.settings, ledger.adaptation)
+        found = after_gpu_oom(facts.settings, ledger.adaptation, ledger.world_size or 1)
     else:
         found = after_host_oom(facts.settings, ledger.adaptation, facts.needs_bytes)
     if not limits.shrink:

@@ -61,15 +61,16 @@ def smaller(micro_batch: int, accumulation: int) -> tuple[int, int] | None:
     return to, samples // to
 
 
-def after_gpu_oom(settings: Settings, present: Adaptation) -> Changed | NothingLeft:
+def after_gpu_oom(settings: Settings, present: Adaptation, ranks: int = 1) -> Changed | NothingLeft:
     """What to change after a GPU ran out of memory.
 
     Args:
         settings: how the program was set when it did.
         present: what was changed before.
+        ranks: that make up a step together.
 
-    >>> after_gpu_oom(Settings(micro_batch=4, accumulation=1), Adaptation()).detail
-    'micro-batch 2 instead of 4, accumulation 2 instead of 1: the same 4 samples of a rank in a step'
+    >>> after_gpu_oom(Settings(micro_batch=8, accumulation=1), Adaptation(), ranks=2).detail
+    'micro-batch 4 instead of 8, accumulation 2 instead of 1: the same global batch of 16'
     >>> after_gpu_oom(Settings(micro_batch=1, accumulation=4), Adaptation(micro_batch=1)).to.checkpointing
     True
     """
@@ -91,7 +92,7 @@ def after_gpu_oom(settings: Settings, present: Adaptation) -> Changed | NothingL
         return Changed(
             replace(present, micro_batch=to),
             f"micro-batch {to} instead of {settings.micro_batch}, accumulation {times} instead of {accumulation}: "
-            f"the same {to * times} samples of a rank in a step",
+            f"the same global batch of {to * times * ranks}",
         )
     if not settings.checkpointing and not present.checkpointing:
         return Changed(

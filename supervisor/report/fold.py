@@ -112,6 +112,7 @@ class RunHistory:
         since: index of the first attempt that counts: those before a fresh start do not.
         commits: of the run since then, without those that were rejected later.
         incidents: all of them.
+        adapted: what was changed last so that it could go on, and when [unix s].
         max_steps: as the training last said.
         final_step: the step of the run's end.
         final: where the final adapter is, relative to the run directory.
@@ -131,6 +132,7 @@ class RunHistory:
     since: int = 0
     commits: list[Commit] = field(default_factory=list)
     incidents: list[Incident] = field(default_factory=list)
+    adapted: tuple[float, str] | None = None
     max_steps: int | None = None
     final_step: int | None = None
     final: str | None = None
@@ -203,6 +205,8 @@ def _take(history: RunHistory, record: Record) -> None:  # noqa: PLR0912 - one c
         case "incident":
             words = (record.text("cause"), record.text("detail"), record.text("decision"))
             history.incidents.append(Incident(record.time, record.attempt, *words))
+        case "adapted":
+            history.adapted = (record.time, record.text("detail") or "")
         case "attempt_ended":
             _end_attempt(history, record)
         case "decision":
@@ -230,6 +234,7 @@ def _start(history: RunHistory, record: Record) -> None:
         history.started = record.time
     if fresh:
         history.since, history.commits, history.max_steps = len(history.attempts), [], None
+        history.adapted = None
 
 
 def _close_open(history: RunHistory) -> None:

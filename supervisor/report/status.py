@@ -107,6 +107,7 @@ def summary(history: RunHistory, run_dir: Path, now: float, live: Live, queued: 
             for i in history.incidents
         ],
         "loss": _loss(history, live),
+        "adapted": None if history.adapted is None else {"time": history.adapted[0], "detail": history.adapted[1]},
         "queue": None if queued is None else queued.as_json(),
     }
 
@@ -173,6 +174,8 @@ def block(told: dict[str, Any], live: Live, now: float) -> str:
         rows.append(("speed", f"{told['steps_per_s']:.3g} steps/s{left}"))
     if told["attempt"] is not None:
         rows.append(("attempt", f"{told['attempt']}{_resumed(told)}"))
+    if (adapted := told["adapted"]) is not None:
+        rows.append(("adapted", f"{one_line(adapted['detail'])}, since {clock(adapted['time'])}"))
     if (last := told["last_checkpoint"]) is not None:
         rows.append(("checkpoint", f"step {last['step']}, {duration(last['age_s'])} ago: {last['path']}"))
     if told["goodput"] is not None:

@@ -115,6 +115,14 @@ TORN_NEWEST = [
     *trains(2002, 2, 40, "checkpoint"),
 ]
 DIVERGED = [*UNDER_WAY, *crashes(1070, 1, 55), *trains(1070, 2, 40, "checkpoint"), *commits(1090, 2, 45, lineage=1)]
+SMALLER = "micro-batch 4 instead of 8, accumulation 2 instead of 1: the same global batch of 16"
+SHRUNK = [
+    *UNDER_WAY,
+    *ends(1070, 1, "gpu_oom", "rank 1 raised torch.OutOfMemoryError: CUDA out of memory", 55),
+    (1070, "adapted", 1, {"detail": SMALLER, "changes": {"micro_batch": 4}}),
+    *decides(1070, 1, "adapt", reason=SMALLER),
+    *trains(1070, 2, 55, "snapshot"),
+]
 NEVER_TRAINED_BETWEEN = [
     *UNDER_WAY,
     *crashes(1070, 1, 55),

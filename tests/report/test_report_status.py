@@ -22,10 +22,11 @@ from supervisor.report.find import check_run, find_runs
 from supervisor.report.fold import fold
 from supervisor.report.live import PROGRESS, Live, Progress, look
 from supervisor.report.status import block, line, listing, print_status, status, summary
+from supervisor.report.words import clock
 
 KEYS = [
     "name", "state", "step", "max_steps", "attempt", "allocation", "resumed_from", "last_checkpoint",
-    "steps_per_s", "eta_s", "goodput", "steps_redone", "incidents", "loss", "queue",
+    "steps_per_s", "eta_s", "goodput", "steps_redone", "incidents", "loss", "adapted", "queue",
 ]  # fmt: skip
 ME = this_process()
 WORD = Progress(
@@ -62,6 +63,7 @@ def test_a_running_run_is_told_from_its_living_owner() -> None:
         "steps_redone": 0,
         "incidents": [],
         "loss": 2.5,
+        "adapted": None,
         "queue": None,
     }
 
@@ -245,3 +247,9 @@ def test_status_imports_nothing_heavy(tmp_path: Path) -> None:
     )
     said = subprocess.run([sys.executable, "-c", code, str(run_dir)], check=True, capture_output=True, text=True).stdout
     assert said == "[]\n"
+
+
+def test_what_was_changed_is_shown_until_the_run_starts_afresh() -> None:
+    assert told(h.SHRUNK, ALIVE)["adapted"] == {"time": 1070.0, "detail": h.SMALLER}
+    assert f"adapted     {h.SMALLER}, since {clock(1070.0)}" in block(told(h.SHRUNK, ALIVE), ALIVE, 1100.0)
+    assert told([*h.SHRUNK, *h.started(2000, fresh=True)], ALIVE)["adapted"] is None

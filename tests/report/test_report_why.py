@@ -46,6 +46,7 @@ from supervisor.report.why import print_why, text, why
                 "--forgive",
             ],
         ),
+        ("SHRUNK", ["out of GPU memory (gpu_oom)", f"started again with other settings: {h.SMALLER}"]),
         ("NEVER_TRAINED_BETWEEN", ["started again after 15 s"]),
     ],
 )
