@@ -11,8 +11,9 @@ from importlib.resources import files
 from pathlib import Path
 
 from supervisor.drill.faults import survive, wait_or_end
+from supervisor.engine.leading import leaving_code
 from supervisor.engine.opening import Terms
-from supervisor.engine.running import leaving_code, run
+from supervisor.engine.running import run
 from supervisor.errors import ExitCode, MachineError
 from supervisor.job import Job, load_job
 from supervisor.report.display import display

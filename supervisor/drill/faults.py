@@ -17,7 +17,7 @@ from pathlib import Path
 
 from supervisor.board.environment import MARKER
 from supervisor.checkpoint.inventory import newest_intact
-from supervisor.engine.running import leaving_code
+from supervisor.engine.leading import leaving_code
 from supervisor.errors import ExitCode
 from supervisor.journal import JOURNAL, read
 from supervisor.launch.processes import marked

@@ -1,6 +1,7 @@
 """The one loop: what is seen becomes a situation, the policy chooses a move, the loop makes it.
 
-running      from a job file to an exit code: who leads, who follows
+running      from a job file to an exit code: who leads, who follows; machine: what this one has
+leading      from the lease to the exit code
 opening      is this run directory ours to go on with, and under which terms
 place        this machine's place among the nodes
 
@@ -13,6 +14,8 @@ checkpoints  what is due and on its way; commits: made on a thread; assembly: of
 disk         small reads and writes that may hang
 
 node         one machine's part: memory (the board), starting, gang (the workers of an attempt)
+gpus         of a node, before, during and after an attempt; host_memory: a warning before it ends
+warnings     what the members' clouds gave notice of
 team         all nodes; crew: the members as the leader has them; gathering: their parts of a checkpoint
 member       a node that does not lead; joining: its way in; whereabouts, meeting: where its leader is
 messages     what the two tell each other; attempt: the order that all nodes get

@@ -299,6 +299,10 @@ class Crew:
         """Whether every node that is absent went with its connection: its process is gone, or its machine is down."""
         return set(self.absent()) <= self._ended
 
+    def name_of(self, node: int) -> str:
+        """What a node is called, by its own word."""
+        return self._hosts.get(node, f"node {node}")
+
     def missing(self) -> Sequence[str]:
         """Who is not ready, for people."""
         named = ((node, self._hosts.get(node)) for node in self.absent())

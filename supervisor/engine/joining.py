@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -44,7 +43,7 @@ def said_of(job: Job, world: World) -> dict[str, Any]:
     """What a member says of itself, and the leader compares with its own."""
     return {
         "node": world.node,
-        "host": world.environment.get("SLURMD_NODENAME") or socket.gethostname(),
+        "host": world.name,
         "pid": os.getpid(),
         "release": __version__,
         "mathematics": mathematics(job),

@@ -121,7 +121,7 @@ class Loop:
             self._gpu_memory_held,
         )
         node = Node(self.run_id, self.memory, self._starter, gpus=self._gpus)
-        self._team = Team(node, self.crew, scheduled=at is not None, renew=self._renew)
+        self._team = Team(node, self.crew, scheduled=at is not None, renew=self._renew, name=self.world.name)
         self.memory.elsewhere = self._team.elsewhere
         self._checkpoints = Checkpoints(
             run_dir,
@@ -411,7 +411,6 @@ class Loop:
         early = self._verdict or (Verdict(Cause.USER_ERROR, str(refusal), usage=True) if refusal else None)
         beats, testimony = self._team.beats, self._team.testimony()
         whole = self.memory.common()
-        nodes = self._team.lost_names
         if self._wishes.wish is not Wish.GO_ON:
             self._dismiss(ExitCode.FINISHED if testimony.finished else _LEAVING[self._wishes.wish])
         verdict = verdict_of(
@@ -424,6 +423,7 @@ class Loop:
         )
         step = max(whole.step if whole is not None else 0, min((beat.step for beat in beats), default=0))
         # At step 0 nothing has been settled: such an attempt bore nothing.
+        nodes = self._team.blamed(verdict)
         told = {"nodes": list(nodes)} if nodes else {}
         self._write(
             "attempt_ended",

@@ -46,6 +46,7 @@ class Team:
         join_s: how long nodes may take to join at the start [s].
         rejoin_s: how long one that was lost may take to come back [s].
         renew: shows that this leader lives, at a monotonic time [s].
+        name: of this node, as a scheduler knows it.
     """
 
     node: Node
@@ -56,6 +57,7 @@ class Team:
     join_s: float = JOIN_S
     rejoin_s: float = REJOIN_S
     renew: Callable[[float], None] = lambda _now_s: None
+    name: str = ""
     _killing: bool = False
     _missing_since_s: float = field(default_factory=time.monotonic)
 
@@ -203,14 +205,14 @@ class Team:
         )
 
     def verdict(self) -> Verdict | None:
-        """What a loss, or a node that could not begin, says of the attempt's end; None if there is neither."""
-        if self.crew is None:
-            return None
-        if self.crew.losses:
+        """What a lost node, a broken GPU or a node that could not begin says of the attempt's end; None without any."""
+        if self.crew is not None and self.crew.losses:
             silent = all(loss.reason.startswith("silent") for loss in self.crew.losses)
             words = "; ".join(map(str, self.crew.losses))
             return Verdict(Cause.DISCONNECTED if silent else Cause.NODE_LOST, words)
-        failures = self.crew.failures()
+        for host, words in self.gpu_faults():
+            return Verdict(Cause.GPU_FAULT, words if host is None else f"on {host}: {words}")
+        failures = self.crew.failures() if self.crew is not None else []
         return Verdict(Cause.CRASHED, f"the attempt could not be started on {failures[0]}") if failures else None
 
     # -- snapshots of all nodes
@@ -245,10 +247,15 @@ class Team:
         """Ranks in all."""
         return len(self.node.memory.ranks) * (1 if self.crew is None else self.crew.nodes)
 
-    @property
-    def lost_names(self) -> tuple[str, ...]:
-        """Names of the nodes that were lost in this attempt."""
-        return () if self.crew is None else tuple(loss.host for loss in self.crew.losses)
+    def blamed(self, verdict: Verdict) -> tuple[str, ...]:
+        """Names of the nodes that a verdict speaks against: lost ones, or the one on which hardware failed."""
+        if self.lost and self.crew is not None:
+            return tuple(loss.host for loss in self.crew.losses)
+        if verdict.cause is not Cause.GPU_FAULT:
+            return ()
+        faulty = [self.name if host is None else host for host, _ in self.gpu_faults()]
+        named = self.name if self.crew is None or not verdict.node else self.crew.name_of(verdict.node)
+        return tuple(faulty or [named])
 
     @property
     def lost_ranks(self) -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +52,11 @@ class World:
     nodes: int = 1
     host: str = "127.0.0.1"
     interface: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Of this machine, as a scheduler knows it."""
+        return self.environment.get("SLURMD_NODENAME") or socket.gethostname()
 
     @property
     def world_size(self) -> int:

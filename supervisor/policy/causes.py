@@ -108,6 +108,7 @@ class Verdict:
         usage: whether the job itself cannot work, so that nothing was ever tried.
         root: short and the same for the same root in every attempt; None where nothing is known of one.
         details: further evidence, a line each, with where it was read.
+        node: number of the node on which the root lies; None where nothing tells.
     """
 
     cause: Cause
@@ -115,3 +116,4 @@ class Verdict:
     usage: bool = False
     root: str | None = None
     details: tuple[str, ...] = ()
+    node: int | None = None

@@ -87,7 +87,9 @@ def diagnose(
     found = sorted((_finding(end, trained_before) for end in ends), key=lambda one: one.order)
     root = found[0]
     details = [*root.more, *_counted(found), *(_detail(one) for one in found[1:])]
-    return Verdict(root.cause, root.said, root.usage, root.root, tuple(one[:_LONG] for one in details[:_MANY]))
+    return Verdict(
+        root.cause, root.said, root.usage, root.root, tuple(one[:_LONG] for one in details[:_MANY]), root.end.node
+    )
 
 
 def _of_launcher(words: str | None, oom_kills: int | None, trained_before: bool) -> Verdict:

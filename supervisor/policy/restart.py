@@ -6,7 +6,7 @@ Every rule about trying again lives in this file; what is changed in between is 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from supervisor.policy.adapt import Adaptation, Settings
 from supervisor.policy.causes import CLASSES, Cause, CauseClass, Verdict
@@ -121,6 +121,11 @@ class Facts:
 
 #: What may lie in the program itself, which does the same each time; the others come from around it.
 _PERHAPS_THE_PROGRAM = (Cause.CRASHED, Cause.UNKNOWN)
+#: Roots that are nobody's fault in the program: somebody killed it and left no word.
+_FROM_OUTSIDE = ("killed",)
+#: Roots that say of a hub that it cannot be reached, and of its cache that something is missing.
+_HUB_AWAY = ("hub_busy", "hub_unreachable", "http_timeout", "http_retries", "http_broken", "dns", "route")
+_NOT_CACHED = "hub_offline"
 #: What lies around the program: a cut heals within seconds or takes its time, so pauses grow fast.
 _AROUND = (Cause.NETWORK, Cause.STORAGE, Cause.DISCONNECTED)
 _AROUND_GROWTH = 12.0
@@ -159,17 +164,38 @@ def decide(verdict: Verdict, ledger: Ledger, limits: Limits, facts: Facts | None
     facts = facts or Facts()
     if verdict.cause is Cause.FINISHED:
         return Finish()
+    if (offline := _about_the_hub(verdict, ledger, facts)) is not None:
+        return offline
     if CLASSES[verdict.cause] is CauseClass.PERMANENT:
         return GiveUp(f"{verdict.cause.value}: {verdict.evidence}", usage=verdict.usage and ledger.best_step < 0)
     if verdict.cause in _MEMORY:
         return _out_of_memory(verdict, ledger, limits, facts)
-    if (gave_up := _without_hope(verdict, ledger, limits)) is not None:
-        return gave_up
-    if verdict.cause is Cause.GPU_FAULT:
-        # What is broken stays so: only another node helps.
-        if limits.requeues:
-            return LeaveNode(verdict.evidence)
-        return GiveUp(f"{verdict.cause.value}: {verdict.evidence}; there is no scheduler that could give another node")
+    return _without_hope(verdict, ledger, limits) or _elsewhere(verdict, limits) or _once_more(verdict, ledger, facts)
+
+
+def _about_the_hub(verdict: Verdict, ledger: Ledger, facts: Facts) -> Adapt | None:
+    """A hub that is away before training began: its cache is tried, and where that is not enough, the hub again."""
+    offline = ledger.adaptation.offline
+    if verdict.root in _HUB_AWAY and offline is None and ledger.root is not None and ledger.root[1] is None:
+        return Adapt(
+            replace(ledger.adaptation, offline=True), "the hub does not answer: its cache on this machine is tried"
+        )
+    if verdict.root == _NOT_CACHED and offline:
+        detail = "the cache does not have what is needed: the hub is asked again"
+        return Adapt(replace(ledger.adaptation, offline=False), detail, backoff_s(1, facts.chance))
+    return None
+
+
+def _elsewhere(verdict: Verdict, limits: Limits) -> LeaveNode | GiveUp | None:
+    """What is broken stays so: only another node helps."""
+    if verdict.cause is not Cause.GPU_FAULT:
+        return None
+    if limits.requeues:
+        return LeaveNode(verdict.evidence)
+    return GiveUp(f"{verdict.cause.value}: {verdict.evidence}; there is no scheduler that could give another node")
+
+
+def _once_more(verdict: Verdict, ledger: Ledger, facts: Facts) -> Restart:
     growth = _AROUND_GROWTH if verdict.cause in _AROUND else 2.0
     return Restart(backoff_s(ledger.barren, facts.chance, growth))
 
@@ -178,8 +204,9 @@ def _without_hope(verdict: Verdict, ledger: Ledger, limits: Limits) -> GiveUp | 
     if ledger.barren >= limits.max_barren:
         many = f"{ledger.barren} attempts in a row settled no newer step"
         return GiveUp(f"{verdict.cause.value}: {many}; the last one: {verdict.evidence}")
-    if verdict.cause in _PERHAPS_THE_PROGRAM and ledger.same_root >= _NO_CHANCE:
-        at = "before training began" if ledger.root is None or ledger.root[1] is None else f"at step {ledger.root[1]}"
+    root, step = ledger.root or (None, None)
+    if verdict.cause in _PERHAPS_THE_PROGRAM and root not in _FROM_OUTSIDE and ledger.same_root >= _NO_CHANCE:
+        at = "before training began" if step is None else f"at step {step}"
         many = f"the same {ledger.same_root} times {at}, so another try would end there, too"
         return GiveUp(f"{verdict.cause.value}: {many}: {verdict.evidence}")
     return None
@@ -191,7 +218,7 @@ def _out_of_memory(verdict: Verdict, ledger: Ledger, limits: Limits, facts: Fact
     Memory that somebody else holds may come back: it is waited for and nothing is changed.
     """
     said, barren = f"{verdict.cause.value}: {verdict.evidence}", ledger.barren
-    if getattr(verdict, "root", None) == NEIGHBOUR:
+    if verdict.root == NEIGHBOUR:
         if barren < limits.max_barren:
             return Restart(backoff_s(max(1, barren), facts.chance))
         return GiveUp(f"{said}; {barren} attempts in a row settled no newer step: find who else is on the GPU")

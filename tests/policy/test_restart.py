@@ -4,9 +4,21 @@ from itertools import product
 
 import pytest
 
+from supervisor.policy.adapt import Adaptation
 from supervisor.policy.causes import CLASSES, Cause, CauseClass, Verdict
 from supervisor.policy.ledger import Ledger, fold
-from supervisor.policy.restart import Facts, Finish, GiveUp, LeaveNode, Limits, Restart, backoff_s, decide, hopeless
+from supervisor.policy.restart import (
+    Adapt,
+    Facts,
+    Finish,
+    GiveUp,
+    LeaveNode,
+    Limits,
+    Restart,
+    backoff_s,
+    decide,
+    hopeless,
+)
 
 LEDGERS = [Ledger(barren=b, best_step=s) for b, s in product(range(6), (-1, 0, 100))]
 PERMANENT = [cause for cause in Cause if CLASSES[cause] is CauseClass.PERMANENT]
@@ -96,3 +108,31 @@ def test_a_run_that_is_taken_away_before_each_first_step_comes_to_an_end() -> No
     stops = [{"event": "attempt_ended", "cause": "user_stop", "step": None}] * 20
     assert hopeless(fold(stops)) is None
     assert hopeless(fold([{"event": "run_started", "forgive": True}], fold(taken))) is None
+
+
+def test_a_hub_that_is_away_at_the_start_is_done_without_and_then_waited_for() -> None:
+    away = Verdict(Cause.NETWORK, "couldn't connect to 'https://huggingface.co'", root="hub_unreachable")
+    missing = Verdict(Cause.USER_ERROR, "not in the cache", root="hub_offline")
+    end = {"event": "attempt_ended", "cause": "network", "root": "hub_unreachable", "step": None}
+    first = decide(away, fold([end]), Limits())
+    assert isinstance(first, Adapt)
+    assert first.to == Adaptation(offline=True)
+
+    offline = fold([end, {"event": "adapted", "changes": first.to.told()}])
+    second = decide(missing, offline, Limits())
+    assert isinstance(second, Adapt)
+    assert (second.to.offline, second.delay_s) == (False, 5.0)
+
+    online = fold([{"event": "adapted", "changes": second.to.told()}, end], offline)
+    assert isinstance(decide(away, online, Limits()), Restart)
+    assert isinstance(decide(away, fold([end, end], online), Limits()), GiveUp)
+
+
+def test_who_said_offline_himself_is_believed() -> None:
+    missing = Verdict(Cause.USER_ERROR, "not in the cache", root="hub_offline")
+    assert isinstance(decide(missing, Ledger(), Limits()), GiveUp)
+
+
+def test_a_killer_from_outside_is_no_fault_of_the_program() -> None:
+    killed = {"event": "attempt_ended", "cause": "crashed", "root": "killed", "step": 6}
+    assert isinstance(decide(Verdict(Cause.CRASHED, "", root="killed"), fold([killed] * 3), Limits()), Restart)

@@ -1,0 +1,221 @@
+"""Leading a run: from the lease to the exit code, on the only node or the first of several."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import time
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from supervisor.board.store import Board, left_behind, remove_boards
+from supervisor.engine.crew import Crew
+from supervisor.engine.joining import said_of, unlike
+from supervisor.engine.loop import Loop
+from supervisor.engine.machine import board_roots, room
+from supervisor.engine.meeting import announce
+from supervisor.engine.memory import Memory
+from supervisor.engine.messages import Wanted
+from supervisor.engine.opening import (
+    Terms,
+    admit,
+    as_mapping,
+    check_directory,
+    check_terms,
+    history,
+    is_done,
+    open_run,
+)
+from supervisor.engine.place import Stand
+from supervisor.engine.predecessor import end_supervisor, end_workers
+from supervisor.engine.world import World
+from supervisor.errors import DiskError, ExitCode, JobError, MachineError, SupervisorError
+from supervisor.job import Job, check_program
+from supervisor.journal import Journal, read_run
+from supervisor.launch.processes import adopt_orphans
+from supervisor.launch.resubmit import AFTER
+from supervisor.launch.slurm import incarnation
+from supervisor.lease import Lease, acquire
+from supervisor.link.address import Address, new_token
+from supervisor.link.hub import Hub
+from supervisor.owner import Owner, this_process
+from supervisor.policy.ledger import Ledger
+from supervisor.policy.scheduler import stopped_for
+from supervisor.watch.requests import forget_stop
+from supervisor.watch.signals import Inbox
+
+if TYPE_CHECKING:
+    from supervisor.engine.telling import Telling
+
+
+def lead(job: Job, terms: Terms, world: World, stand: Stand) -> ExitCode:
+    """Lead a run: the only node, or the first of several."""
+    check_directory(job.run_dir)
+    before = history(job.run_dir)
+    check_terms(job, before, terms)
+    at = incarnation(os.environ)
+    if at is not None and stopped_for(_told(job.run_dir), at.job_id, at.restart):
+        world.tell("already_stopped", {"run_dir": str(job.run_dir), "job": at.job_id})
+        return ExitCode.STOPPED
+    done = is_done(job, before, terms)
+    if done and not left_behind(str(before.run_id), board_roots()):
+        world.tell("already_finished", {"run_dir": str(job.run_dir)})
+        return ExitCode.FINISHED
+    if not done and (before.run_id is None or terms.fresh or terms.accept_changes):
+        check_program(job, Path.cwd())
+    try:
+        lease = acquire(
+            job.run_dir,
+            wait=partial(_wait, world.inbox),
+            floor_epoch=before.epoch,
+            owner=_owner(os.environ),
+            over=_over(os.environ),
+        )
+    except _Signalled as signalled:
+        return signalled.code
+    try:
+        return _owned(job, terms, world, stand, lease)
+    finally:
+        try:
+            lease.release()
+        except DiskError:
+            pass  # the next owner finds this process dead, which is as good
+
+
+def _told(run_dir: Path) -> list[dict[str, Any]]:
+    return [as_mapping(record) for record in read_run(run_dir)]
+
+
+def _owned(job: Job, terms: Terms, world: World, stand: Stand, lease: Lease) -> ExitCode:
+    """The same, once the run is ours."""
+    end_supervisor(lease.previous, lease.owner)
+    forget_stop(job.run_dir)  # from here on a stop is meant for us
+    journal = Journal.open(job.run_dir, time.time, socket.gethostname())
+    journal.fold_in(job.run_dir)
+    before = history(job.run_dir)  # the owner before us may have written since
+    check_terms(job, before, terms)
+    done = is_done(job, before, terms)
+    if before.run_id is not None and (done or terms.fresh):
+        end_workers(before.run_id)
+        remove_boards(before.run_id, board_roots())
+    if done:
+        world.tell("already_finished", {"run_dir": str(job.run_dir)})
+        return ExitCode.FINISHED
+    _check_processes(before, terms, world)
+    opened = open_run(job, journal, before, terms)
+    adopt_orphans()
+    crew = _crew(job, world, stand, lease, opened.run_id) if world.nodes > 1 else None
+    board = Board(opened.run_id, world.processes, board_roots(), room, anonymous=lease.owner.job is not None)
+    memory = Memory(board, admit=lambda _size: None)
+    loop = Loop(
+        job=job,
+        world=world,
+        run_id=opened.run_id,
+        ledger=opened.ledger,
+        journal=journal,
+        lease=lease,
+        memory=memory,
+        accept_changes=terms.accept_changes,
+        crew=crew,
+    )
+    memory.admit = lambda size: admit(job.run_dir, size, first=not loop.ledger.committed)
+    keep, telling = True, _telling(job, world)
+    try:
+        code = loop.run()
+        keep = loop.board_is_needed
+    except SupervisorError:
+        keep = loop.board_is_needed
+        raise
+    finally:
+        memory.close(remove=not keep)
+        if telling is not None:
+            telling.close()
+    return code
+
+
+def _telling(job: Job, world: World) -> Telling | None:
+    """Have people told, if the job wants that; nothing of it is even imported otherwise."""
+    if not job.notify:
+        return None
+    from supervisor.engine.telling import Telling
+
+    try:
+        return Telling(job, world.name)
+    except (OSError, RuntimeError):  # no descriptor or no thread is left; training may do without either
+        return None
+
+
+def _owner(environment: Mapping[str, str]) -> Owner:
+    """This process, and the job that it runs in."""
+    at = incarnation(environment)
+    return this_process() if at is None else this_process(job=at.job_id, restart=at.restart)
+
+
+def _over(environment: Mapping[str, str]) -> frozenset[str]:
+    """Jobs that this one waited for until they were over."""
+    return frozenset(word for word in environment.get(AFTER, "").split(",") if word.isdigit())
+
+
+def _crew(job: Job, world: World, stand: Stand, lease: Lease, run_id: str) -> Crew:
+    """Listen for the other nodes, and tell them where.
+
+    Raises:
+        MachineError: the address cannot be listened on.
+        DiskError: the run directory refused.
+    """
+    secret = stand.token or new_token()
+    try:
+        hub = Hub(world.host, stand.port, secret, {"run_id": run_id})
+    except OSError as error:
+        raise MachineError(
+            f"{world.host}:{stand.port} cannot be listened on: {error.strerror}", "give another port with --leader"
+        ) from error
+    try:
+        announce(job.run_dir, stand.allocation, Address(*hub.address, secret))
+    except OSError as error:
+        raise DiskError(f"{job.run_dir}/control: {error.strerror}", "the run directory must be writable") from error
+    epoch, owner = lease.witness()
+    ours = said_of(job, world)
+    return Crew(hub, world.nodes, Wanted(run_id=run_id, epoch=epoch, token=owner), lambda theirs: unlike(ours, theirs))
+
+
+def _check_processes(before: Ledger, terms: Terms, world: World) -> None:
+    """Refuse to go on with another number of processes, before anything counts fewer ranks as all of them.
+
+    With another number of nodes of the same kind a run goes on if its batch divides, which is found out later.
+
+    Raises:
+        JobError: the run has a state, and another number of processes made it.
+    """
+    size, processes = before.world_size, world.world_size
+    if terms.fresh or size is None or size == processes:
+        return
+    if before.processes == world.processes and (world.nodes > 1 or (size % world.processes == 0 and size > processes)):
+        return
+    if before.committed or before.best_step > 0 or left_behind(str(before.run_id), board_roots()):
+        raise JobError(
+            f"the run was made with {size} processes, {processes} are to be launched",
+            f"set `launch.processes_per_node: {size}`",
+        )
+
+
+class _Signalled(Exception):  # noqa: N818 - it ends a wait and is no error
+    """A signal came while nothing had been started yet."""
+
+    def __init__(self, code: ExitCode) -> None:
+        self.code = code
+
+
+def _wait(inbox: Inbox, seconds: float) -> None:
+    """Let time pass, but not deaf to signals."""
+    if select.select([inbox.fd], [], [], seconds)[0]:
+        raise _Signalled(leaving_code(inbox.read()))
+
+
+def leaving_code(caught: list[signal.Signals]) -> ExitCode:
+    """What to exit with when signals came before there was anything to drain."""
+    return ExitCode.STOPPED if signal.SIGINT in caught else ExitCode.HANDED_BACK
