@@ -4,8 +4,8 @@ In a test: `with serving("aws") as fake: fake.facts["action"] = {...}`. As a pro
 
     python -m tests.fake_metadata --cloud aws --port 1338 --script script.json
 
-where the script is a list like `[{"after_s": 5, "facts": {"action": {"action": "terminate", "in_s": 120}}}]`. Times are
-given as `in_s`, seconds from the moment at which the fact is told.
+where the script is a list like `[{"after_s": 5, "facts": {"action": {"action": "terminate", "in_s": 120}}}]`. A time
+may be given as `in_s`: seconds from the moment at which somebody first asks for the fact.
 
 Facts: aws `action`, `rebalance`, `maintenance`; gcp `preempted`, `maintenance-event`; azure `events`, `name`; alibaba
 `termination`. Manners (`fake.manner`): "silent" accepts and never answers, "trickle" sends a byte now and then, "flood"
@@ -67,6 +67,12 @@ class Fake:
                 self.facts[name.replace("_", "-") if self.cloud == "gcp" else name] = fact
             self.incarnation += 1
             self.changed.notify_all()
+
+    def fact(self, name: str) -> Any:
+        """As it is told from now on: times begin to run when somebody first asks for them."""
+        with self.changed:
+            self.facts[name] = timed(self.facts.get(name), self.cloud)
+            return self.facts[name]
 
     def token(self, asked_s: float) -> str:
         token = f"AQAEA{len(self._tokens):06d}=="
@@ -159,11 +165,13 @@ class Service(BaseHTTPRequestHandler):
             self.reply(401, HTML.format("401 - Unauthorized"), {"Content-Type": "text/html"})
             return
         facts = {
-            "/latest/meta-data/spot/instance-action": fake.facts.get("action"),
-            "/latest/meta-data/events/recommendations/rebalance": fake.facts.get("rebalance"),
-            "/latest/meta-data/events/maintenance/scheduled": fake.facts.get("maintenance", []),
+            "/latest/meta-data/spot/instance-action": "action",
+            "/latest/meta-data/events/recommendations/rebalance": "rebalance",
+            "/latest/meta-data/events/maintenance/scheduled": "maintenance",
         }
-        fact = facts.get(self.path)
+        fact = fake.fact(facts.get(self.path, ""))
+        if facts.get(self.path) == "maintenance" and fact is None:
+            fact = []
         if fact is None:
             self.reply(404, HTML.format("404 - Not Found"), {"Content-Type": "text/html"})
         else:
@@ -214,7 +222,7 @@ class Service(BaseHTTPRequestHandler):
         elif self.command == "POST":
             self.start_events(told)
         else:
-            document = {"DocumentIncarnation": fake.incarnation, "Events": fake.facts.get("events", [])}
+            document = {"DocumentIncarnation": fake.incarnation, "Events": fake.fact("events") or []}
             self.reply(200, json.dumps(document, separators=(",", ":")), told)
 
     def start_events(self, told: dict[str, str]) -> None:
@@ -241,8 +249,8 @@ class Service(BaseHTTPRequestHandler):
                 self.reply(200, fake.token(float(life)), {f"{header}-ttl-seconds".title(): life})
         elif not fake.knows(self.headers.get(header)):
             self.reply(401, HTML.format("401 - Unauthorized"), {"Content-Type": "text/html"})
-        elif self.path == "/latest/meta-data/instance/spot/termination-time" and fake.facts.get("termination"):
-            self.reply(200, str(fake.facts["termination"]))
+        elif self.path == "/latest/meta-data/instance/spot/termination-time" and fake.fact("termination"):
+            self.reply(200, str(fake.fact("termination")))
         else:
             self.reply(404, HTML.format("404 - Not Found"), {"Content-Type": "text/html"})
 
@@ -278,7 +286,7 @@ def serving(cloud: str, port: int = 0, **facts: Any) -> Iterator[Fake]:
 
 
 def timed(fact: Any, cloud: str) -> Any:
-    """A fact of a script, with `in_s` made into a time."""
+    """A fact with `in_s` made into a time."""
     write = rfc1123 if cloud == "azure" else iso
     if isinstance(fact, list):
         return [timed(one, cloud) for one in fact]
@@ -301,7 +309,7 @@ def main() -> None:
         for line in json.loads(options.script.read_text()) if options.script else []:
             time.sleep(line["after_s"])
             fake.manner = line.get("manner", fake.manner)
-            fake.say(**{name: timed(fact, options.cloud) for name, fact in line.get("facts", {}).items()})
+            fake.say(**line.get("facts", {}))
         threading.Event().wait()
 
 
