@@ -224,9 +224,7 @@ class Resuming:
         batch = self.batch(chosen.candidate)
         if batch is not None and accumulation_for(batch, world_size) is not None:
             return chosen
-        parts = (
-            "" if batch is None else f", and its steps of {batch.accumulation * batch.world_size} micro-batches do not"
-        )
+        parts = "" if batch is None else f", and its steps of {batch.own_micro_batches} micro-batches do not"
         raise JobError(
             f"step {chosen.candidate.step} was reached with {size} processes, {world_size} are to be launched"
             f"{parts and parts + ' divide among them'}",

@@ -2,82 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import signal
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from harness import PROGRAMS, Run, command, redone, until
-from safetensors.torch import load_file
-
-from supervisor.journal import Record
-
-TRAINER = str(PROGRAMS / "small_gpu_trainer.py")
-
-
-def run_of(base: Path, gpu: dict[str, Any], processes: int = 1, program: str = TRAINER, **args: Any) -> Run:
-    """A run of a program on GPUs with little memory."""
-    base.mkdir(exist_ok=True)
-    return Run(
-        base,
-        args=args,
-        program=program,
-        job={
-            "launch": {"processes_per_node": processes},
-            "checkpoint": {"snapshot": "1 step"},
-            "env": {"SMALL_GPU": json.dumps(gpu), "SMALL_GPU_TRACE": str(base / "out")},
-        },
-    )
-
-
-def finished(run: Run) -> Run:
-    assert run.run() == 0, run.said()
-    return run
-
-
-def causes(run: Run) -> list[Any]:
-    return [r.fields["cause"] for r in run.journal("attempt_ended")]
-
-
-def changes(run: Run) -> list[Any]:
-    return [r.fields["changes"] for r in run.journal("adapted")]
-
-
-def steps(run: Run, samples: int) -> dict[int, Counter[str]]:
-    """The rows that each step was made of, so many, over all lives and ranks; of the life in which it was settled."""
-    found: dict[int, Counter[str]] = {}
-    worlds = {r.attempt: r.fields["world_size"] for r in run.journal("attempt_started")}
-    for start in run.journal("training_started"):
-        world = worlds[start.attempt]
-        ranks = [rows_of(run, rank, start) for rank in range(world)]
-        share = samples // world
-        for at in range(0, min(map(len, ranks)) - share + 1, share):
-            step = (start.count("step") or 0) + at // share
-            found[step] = Counter(row for rows in ranks for row in rows[at : at + share])
-    return found
-
-
-def rows_of(run: Run, rank: int, start: Record) -> list[str]:
-    lines = map(json.loads, (run.out / f"samples-{rank}.jsonl").read_text().splitlines())
-    return [row for line in lines if line["attempt"] == start.attempt for row in line["rows"]]
-
-
-def losses(run: Run) -> list[float]:
-    return [row["loss"] for row in run.log_history() if "loss" in row]
-
-
-def adapter(run: Run) -> dict[str, torch.Tensor]:
-    return load_file(run.run_dir / "final" / "adapter_model.safetensors")
-
-
-def difference(run: Run, other: Run) -> float:
-    """The largest between two adapters, over the largest weight of each tensor."""
-    one, two = adapter(run), adapter(other)
-    assert one.keys() == two.keys()
-    return max(float((one[n] - two[n]).abs().max() / two[n].abs().max().clamp_min(1e-3)) for n in one)
+from nodes import Nodes
+from small_runs import causes, changes, difference, finished, losses, run_of, steps
 
 
 def assert_as_if_small_from_the_start(run: Run, small: Run, samples: int, most: float) -> None:
@@ -122,20 +54,57 @@ def test_from_the_first_step_on_the_result_is_bit_for_bit_that_of_a_small_batch(
     assert losses(run) == losses(small)
 
 
-def test_it_is_remembered_and_goes_with_other_numbers_of_ranks(tmp_path: Path) -> None:
-    run = run_of(tmp_path / "run", {"fits": 2, "from_sample": 8, "hold": 10}, processes=2)
+def test_it_is_remembered_on_all_nodes_and_goes_with_other_numbers_of_them(tmp_path: Path) -> None:
+    one = run_of(tmp_path / "run", {"fits": 2, "from_sample": 8, "hold": 10})
+    run = Nodes(one.base, one.args, one.job, one.program)
     run.out.mkdir()
     (run.out / "hold").touch()
     run.start()
     until(lambda: len(list(run.out.glob("held-*"))) == 2, "rank that holds")
     run.signal_tree(signal.SIGTERM)
-    assert run.wait() == 75, run.said()
+    assert run.codes() == [75, 75], run.said()
     (run.out / "hold").unlink()
-    run.job["launch"] = {"processes_per_node": 1}
+    run.count, run.members = 1, {}
     finished(run)
     assert causes(run) == ["gpu_oom", "preempted", "finished"]
     assert changes(run) == [{"micro_batch": 2}]
     small = finished(run_of(tmp_path / "small", {}, processes=2, batch=2, accumulate=2))
+    assert_as_if_small_from_the_start(run, small, 8, ROUNDING)
+
+
+@pytest.fixture(scope="session")
+def assets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base model and data that are as small as they can be."""
+    from jobs.demo_assets import Recipe, make
+
+    directory = tmp_path_factory.mktemp("assets") / "tiny"
+    size = {"vocabulary": 320, "hidden": 32, "layers": 2, "steps": 1, "batch": 2, "length": 32}
+    make(directory, Recipe(train_pairs=48, eval_pairs=8, **size))
+    return directory
+
+
+def lora_run(base: Path, assets: Path, gpu: dict[str, Any], **training: Any) -> Run:
+    """A run of `jobs.lora` with two ranks."""
+    run = run_of(base, gpu, processes=2, program=str(PROGRAMS / "small_gpu_lora.py"))
+    run.job["args"] = {
+        "model": str(assets / "base"),
+        "data": str(assets / "train.jsonl"),
+        "eval_data": str(assets / "eval.jsonl"),
+        "max_length": 64,
+        "lora": {"r": 4},
+        "training": {"max_steps": 6, "logging_steps": 1, "eval_steps": 3, **training},
+    }
+    return run
+
+
+def test_jobs_lora_goes_on_as_well(tmp_path: Path, assets: Path) -> None:
+    gpu = {"fits": 2, "ranks": [0], "from_sample": 8}
+    run = finished(lora_run(tmp_path / "run", assets, gpu, per_device_train_batch_size=4))
+    assert causes(run) == ["gpu_oom", "finished"]
+    assert changes(run) == [{"micro_batch": 2}]
+    assert redone(run) == [0]
+    halves = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
+    small = finished(lora_run(tmp_path / "small", assets, {}, **halves))
     assert_as_if_small_from_the_start(run, small, 8, ROUNDING)
 
 
@@ -184,7 +153,7 @@ def test_epochs_that_would_become_longer_are_no_way_out(tmp_path: Path) -> None:
     run = run_of(tmp_path / "run", {"fits": 2}, rows=15, **{"drop-last": True})
     assert run.run() == 2
     assert causes(run) == ["gpu_oom", "user_error"]
-    assert "dataloader_drop_last" in run.journal("run_gave_up")[-1].fields["reason"]
+    assert "dataloader_drop_last" in run.said()
 
 
 def test_a_program_that_finds_its_batch_by_itself_is_left_alone(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """A GPU with little memory, as a hook on every model: what does not fit raises what torch would raise.
 
-$SMALL_GPU is a JSON object: `fits` samples at a time, 0 for none without gradient checkpointing; `ranks`
+$SMALL_GPU is a JSON object: `fits` samples at a time, 0 for none without gradient checkpointing, -1 for none; `ranks`
 that have such a GPU, all if it is missing; `from_sample`: only after so many samples of this rank's first life
 (what takes most memory need not come first); `hold`: after so many of a later life, wait as long as there is a
 file `hold`. Each forward pass in training is written below $SMALL_GPU_TRACE, a row's digest for each sample.
@@ -18,7 +18,6 @@ from typing import Any
 import torch
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-PADDING = 0  # of every model here
 RANK = int(os.environ.get("RANK", "0"))
 ATTEMPT = int(os.environ.get("SUPERVISOR_ATTEMPT", "1"))
 
@@ -36,7 +35,7 @@ def install() -> None:
             return
         if isinstance(module, torch.nn.Embedding):
             taken += len(args[0])
-            rows = [row[row != PADDING].numpy().tobytes() for row in args[0]]
+            rows = [row[row != module.padding_idx].numpy().tobytes() for row in args[0]]
             with trace.open("a") as file:
                 line = {"attempt": ATTEMPT, "rows": [hashlib.sha256(row).hexdigest()[:12] for row in rows]}
                 file.write(json.dumps(line) + "\n")
@@ -62,7 +61,7 @@ def hold(place: Path) -> None:
 def refuse(samples: int, told: dict[str, Any], *, checkpointing: bool) -> None:
     """Raise if so many samples do not fit."""
     fits = told.get("fits")
-    if fits is not None and samples > max(fits, 1 if checkpointing else 0):
+    if fits is not None and samples > (1 if fits == 0 and checkpointing else fits):
         raise torch.OutOfMemoryError(
             f"CUDA out of memory. Tried to allocate {samples}.00 GiB. GPU 0 has a total capacity of {fits}.50 GiB "
             "of which 512.00 MiB is free."

@@ -2,37 +2,36 @@
 
 Rows are of different lengths, so that a loss that is not normalised over a whole step shows. With `--late`
 the batch is set after the arguments are made; `--kill-loader-above N` has a data-loader worker be killed
-for memory where there are more than N of them.
+for memory, as the kernel does it, where there are more than N of them.
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
 from small_gpu import install
-from torch.utils.data import Dataset, get_worker_info
-from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainingArguments
+from torch.utils.data import Dataset
+from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainerCallback, TrainingArguments
 
 
 class Rows(Dataset):
     """Token sequences of 4 to 16 tokens, a pure function of their index."""
 
-    def __init__(self, length: int, kill_above: int | None) -> None:
-        self.length, self.kill_above = length, kill_above
+    def __init__(self, length: int) -> None:
+        self.length = length
 
     def __len__(self) -> int:
         return self.length
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        here = get_worker_info()
-        if here is not None and self.kill_above is not None and here.num_workers > self.kill_above:
-            os.kill(os.getpid(), signal.SIGKILL)
         return {"input_ids": row(index)}
 
 
@@ -40,6 +39,19 @@ def row(index: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(index)
     length = int(torch.randint(4, 17, (1,), generator=generator))
     return torch.randint(1, 64, (length,), generator=generator)
+
+
+class Killer(TrainerCallback):
+    """Kills one data-loader worker where there are too many; torch raises in the middle of whatever runs then."""
+
+    def __init__(self, most: int | None) -> None:
+        self.most = most
+
+    def on_step_begin(self, args, state, control, **kwargs) -> None:  # type: ignore[no-untyped-def]
+        if self.most is not None and args.dataloader_num_workers > self.most:
+            os.kill(multiprocessing.active_children()[0].pid or 0, signal.SIGKILL)
+            while True:
+                time.sleep(0.005)
 
 
 def pad(rows: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
@@ -97,7 +109,7 @@ def with_transformers(model: Any, settings: dict[str, Any], options: argparse.Na
     """A stock Trainer, its arguments given by place."""
     arguments = TrainingArguments(**settings)
     arguments.per_device_train_batch_size = options.batch if options.late else arguments.per_device_train_batch_size
-    return Trainer(model, arguments, pad, Rows(options.rows, options.kill_loader_above))
+    return Trainer(model, arguments, pad, Rows(options.rows), callbacks=[Killer(options.kill_loader_above)])
 
 
 def with_trl(model: Any, settings: dict[str, Any], options: argparse.Namespace) -> Trainer:
