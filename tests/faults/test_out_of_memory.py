@@ -109,7 +109,6 @@ def test_jobs_lora_goes_on_as_well(tmp_path: Path, assets: Path) -> None:
 
 
 def test_trls_trainer_goes_on_as_well(tmp_path: Path) -> None:
-    pytest.importorskip("trl")
     run = finished(run_of(tmp_path / "run", {"fits": 2, "from_sample": 12}, trl=True))
     assert causes(run) == ["gpu_oom", "finished"]
     assert changes(run) == [{"micro_batch": 2}]
