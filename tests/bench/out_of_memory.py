@@ -4,8 +4,8 @@ Measured: a tiny LoRA on the CPU, rows of 4 to 16 tokens, no dropout (which micr
 draw in another order), AdamW. One run takes 4 samples of each rank at a time until half of its steps are done;
 then what does not fit raises torch's OutOfMemoryError, on the last rank alone, and it goes on with 1, after 2
 did not fit either. The other run takes 1 from the start, 4 times a step. Compared: the samples of every step, the
-losses, the adapter. The control is a run with 1 sample and no accumulation to make up for it, to show how
-far apart runs are whose steps are other ones.
+losses, the adapter. Also compared: a run that takes 4 all the time, as if memory had been enough. The control is
+a run with 1 sample and no accumulation to make up for it, to show how far apart runs are whose steps are other ones.
 
 Not shown: GPUs, whose sums are less exact; models that are trained in bfloat16.
 
@@ -39,6 +39,7 @@ def main() -> None:
         args = {"max_steps": given.steps, "rows": 128, "trl": program == "trl"}
         adapted = finished(run_of(base / f"{name}-adapted", gpu, ranks, **args))
         small = finished(run_of(base / f"{name}-small", {}, ranks, **args, batch=1, accumulate=4))
+        large = finished(run_of(base / f"{name}-large", {}, ranks, **args))
         control = finished(run_of(base / f"{name}-control", {}, ranks, **args, batch=1))
         same = steps(adapted, 4 * ranks) == steps(small, 4 * ranks)
         apart = largest(adapted, small)
@@ -51,6 +52,7 @@ def main() -> None:
             "same_samples_in_every_step": same,
             "loss_apart": apart,
             "adapter_apart": difference(adapted, small),
+            "loss_apart_from_large": largest(adapted, large),
             "control_loss_apart": largest(control, small),
         }
         print(json.dumps(told), flush=True)
