@@ -25,6 +25,8 @@ _LONG, _MANY = 500, 12
 _USAGE_EXIT = 2
 #: What may be read in the log of a process that was killed: it could not write down why, but others can.
 _SAID_BY_OTHERS = (Cause.HOST_OOM, Cause.PREEMPTED, Cause.TIME_LIMIT, Cause.NODE_LOST)
+#: What a log says of it is no evidence: see `_wrote`.
+_RECORDED_ONLY = (Cause.USER_ERROR, Cause.BAD_CHECKPOINT)
 
 
 class _Standing(IntEnum):
@@ -161,8 +163,12 @@ def _cause(row: Signature, began: bool | None, trained_before: bool) -> Cause:
 
 
 def _wrote(end: RankEnd) -> Match | None:
-    """What its log says; of equals the last line, since a process prints what it dies of last."""
-    return best(recognise(line, "log") for line in reversed(end.lines))
+    """What its log says; of equals the last line, since a process prints what it dies of last.
+
+    An error of the user's is recorded; in a log it is one that was caught, such as a module that would have been nice.
+    """
+    found = (recognise(line, "log") for line in reversed(end.lines))
+    return best(match for match in found if match is not None and match.signature.cause not in _RECORDED_ONLY)
 
 
 def _unrecorded(end: RankEnd) -> _Finding:

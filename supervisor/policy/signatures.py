@@ -45,7 +45,7 @@ _STEMS = (
     ),
 )
 #: Collectives fail with errors of this kind, and quote anything: no general word makes of one an error of the user's.
-_OF_PEERS = "torch.distributed.dist"
+_OF_PEERS = ("torch.distributed.dist", "nccl error", "gloo/transport", "[c10d]")
 #: With these the numbers matter: `[Errno 28]`, `exit code 137`, `Xid 79`, `503 Server Error`.
 _NUMBERED = ("err", "exit", "xid", "signal", "status", "http", "code", "received")
 _NO_DIGITS = str.maketrans("", "", string.digits)
@@ -137,7 +137,7 @@ def recognise(text: str, where: str = "record") -> Match | None:
     """
     looked = text[:_LOOK]
     lower = looked.translate(_LOWER)
-    of_peers = _OF_PEERS in lower
+    of_peers = any(words in lower for words in _OF_PEERS)
     for row in table():
         if of_peers and row.general and row.permanent:
             continue

@@ -18,7 +18,9 @@ GPU_MEMORY = (
       "torch, c10 allocators"),
     Signature("gpu_oom", Cause.GPU_OOM, r"\btorch\.(?:cuda\.)?outofmemoryerror\b", "torch, c10/util/Exception.h"),
     Signature("gpu_oom_driver", Cause.GPU_OOM,
-      r"(?:cuda|hip|gpu|driver|triton)\b.{0,60}(?:error|failure)\W.{0,60}\bout of memory", _CUDA),
+      r"(?:cuda|\bcu[bdm]\w+|hip|gpu|device|driver|triton|vram).{0,120}\bout of (?:device )?memory"
+      r"|out of device memory|gpu_\d+_bfc|resourceexhausted|oom when allocating tensor",
+      f"{_CUDA}; cuBLAS; TensorFlow"),
     Signature("gpu_oom_driver", Cause.GPU_OOM, r"(?:cuda|hip)_?error_?(?:memoryallocation|out_?of_?memory)\b", _CUDA),
     Signature("gpu_oom_nccl", Cause.GPU_OOM, r"cuda failure (?:\d+ )?'?out of memory", "nccl, src/include/checks.h"),
     Signature("gpu_oom_blas", Cause.GPU_OOM,
@@ -73,7 +75,8 @@ HOST_MEMORY = (
       r"\bstd::(?:bad_alloc|bad_array_new_length)|memory allocation of \d+ bytes failed", "libstdc++; Rust"),
     Signature("oom_kill", Cause.HOST_OOM,
       r"oom[-_ ]kill|out of memory: kill(?:ed)? process|memory cgroup out of memory|invoked oom-killer"
-      r"|\boomkilled\b|cgroup out-of-memory handler", f"{_KERNEL}; {_SLURM}"),
+      r"|\boomkilled\b|cgroup out-of-memory handler|killed process \d+ \(|out-of-memory kill",
+      f"{_KERNEL}; {_SLURM}"),
     Signature("slurm_oom", Cause.HOST_OOM,
       r"\bout_of_memory\b|task \d[\d,-]*: out of memory|exceeded (?:\w+ )?(?:job |step )?memory limit|term_memlimit"
       r"|memory usage limit|job killed: (?:v?p?mem)|low on resource: memory", f"{_SLURM}; LSF; PBS; Kubernetes"),
@@ -91,8 +94,8 @@ HOST_MEMORY = (
 
 GPU_FAULTS = (
     Signature("gpu_ecc", Cause.GPU_FAULT,
-      r"uncorrectable ecc|ecc[_ ]?uncorrectable|row remapp\w+ fail|eccnotcorrectable|double[- ]bit (?:ecc )?error"
-      r"|ecc error", _CUDA),
+      r"uncorrectable ecc|ecc[_ ]?uncorrectable|row remapp\w+ .{0,20}(?:fail|pending)|eccnotcorrectable"
+      r"|double[- ]bit (?:ecc )?error|ecc error", _CUDA),
     Signature("gpu_nvlink", Cause.GPU_FAULT, r"uncorrectable nvlink|nvlink[_ ]?uncorrectable|nvlink error", _CUDA),
     Signature("gpu_lost", Cause.GPU_FAULT,
       r"fallen off the bus|nvrm: .{0,80}(?:timed out|timeout|rpc|fail)|nvmlerror_(?:gpuislost|unknown)"
@@ -105,8 +108,8 @@ GPU_FAULTS = (
       r"gpu requires reset|requires? (?:a )?gpu reset|gpu recovery action|reset required", "NVML"),
     Signature("gpu_driver", Cause.GPU_FAULT,
       r"driver/library version mismatch|unable to determine the device handle"
-      r"|couldn't communicate with the nvidia driver|failed to initialize nvml|cuda driver initialization failed"
-      r"|nvml.{0,40}unknown error", "NVML; nvidia-smi"),
+      r"|couldn't communicate with the nvidia driver|nvidia' kernel module|nvidia kernel module"
+      r"|failed to initialize nvml|cuda driver initialization failed|nvml.{0,40}unknown error", "NVML; nvidia-smi"),
     Signature("gpu_fabric", Cause.GPU_FAULT,
       r"system not yet initialized|systemnotready|error 802|fabric (?:manager|state)\b.{0,60}(?:fail|error|not)",
       "CUDA error 802: the fabric manager is down"),
@@ -132,8 +135,9 @@ DISKS = (
     Signature("enospc", Cause.DISK_FULL,
       r"no space left on (?:the )?device|\[errno 28\]|os error 28\b|\benospc\b"
       r"|(?:disk|filesystem|file system|volume) is full|not enough (?:free )?(?:disk )?space"
-      r"|insufficient disk space|out of disk space|requested and \d+ written|no usable temporary directory",
-      f"{_ERRNO}; numpy"),
+      r"|insufficient disk space|out of disk space|requested and \d+ written|wrote only \d+ of"
+      r"|(?:isn't|not) enough (?:free |disk )?space|disk or resource is full|insufficient (?:free |storage )?space"
+      r"|disk is full|disk full|no usable temporary directory", f"{_ERRNO}; numpy"),
     Signature("edquot", Cause.DISK_FULL,
       r"(?:disk )?quota (?:exceeded|reached)|exceed\w* (?:your |the )?(?:disk |storage |block |inode )?quota"
       r"|\[errno 122\]|os error 122\b|\bedquot\b|over quota", _ERRNO),
@@ -183,7 +187,7 @@ SCHEDULER = (
     Signature("slurm_node", Cause.NODE_LOST,
       r"due to node failure|node failure\b|marked dead because|\bnode_fail\b|\bboot_fail\b|lost node"
       r"|node .{0,40}(?:not responding|went down)|nodediederror|node (?:has |of this worker has )?died"
-      r"|node is not ready|node (?:has been )?rebooted|zero bytes were transmitted or received", _SLURM),
+      r"|node is not ready|node (?:has been )?rebooted", _SLURM),
     Signature("asked_to_end", Cause.PREEMPTED,
       r"due to job requeue|\bjob preempted|(?:received|got signal:?) (?:signals\.)?(?:15|sigterm)\b"
       r"|(?:received|caught|got) (?:signal )?sigterm", f"{_SLURM}; torch, distributed/elastic"),

@@ -45,7 +45,8 @@ HUB = (
       r"ssl(?:eof|zeroreturn)?error|eof occurred in violation of protocol|ssl: (?:wrong|decrypt|unexp)"
       r"|certificate_verify_failed", "CPython, ssl"),
     Signature("endpoint", Cause.NETWORK,
-      r"endpointconnectionerror|could not connect to the endpoint|failed to establish a new connection", "botocore"),
+      r"endpointconnectionerror|could not connect to the endpoint|statuscode\.unavailable"
+      r"|failed to connect to all addresses|inactiverpcerror|failed to establish a new connection", "botocore"),
     Signature("git_lfs", Cause.NETWORK, r"early eof|the remote end hung up unexpectedly|rpc failed; ", "git"),
     Signature("wandb", Cause.NETWORK,
       r"wandb.{0,60}(?:network error|commerror|timed out)|error communicating with wandb", "wandb"),
@@ -57,6 +58,9 @@ NAMES = (
       r"|nameresolution|getaddrinfo|no address associated with hostname|\bgaierror\b|temporary failure in name"
       r"|unable to resolve|name does not resolve|dns (?:error|lookup|resolution)|can't find host"
       r"|failed to lookup address|unknown host", "getaddrinfo(3)"),
+    Signature("slurm_talk", Cause.NETWORK,
+      r"zero bytes were transmitted|socket timed out on send|communication connection failure"
+      r"|unable to contact slurm controller|message connection failure", "slurm, src/common/slurm_errno.c"),
     Signature("route", Cause.NETWORK,
       r"no route to host|network is (?:unreachable|down)|host is (?:down|unreachable)|\[errno (?:100|101|112|113)\]"
       r"|ehostunreach|enetunreach", "errno(3)"),
@@ -125,6 +129,8 @@ ECHOES = (
     Signature("loader_pipe", Cause.CRASHED,
       r"pin memory thread exited|resource_sharer|forkserver.{0,40}eof|eoferror: ?$",
       "torch, utils/data", cascade=True),
+    Signature("mpi_abort", Cause.NETWORK, r"mpi_abort|horovod has been shut down|mpirun .{0,60}(?:noticed|detected)",
+      "Open MPI; Horovod", cascade=True),
     Signature("step_aborted", Cause.CRASHED, r"job step aborted|force terminated job|terminating job step",
       "slurm, srun", cascade=True),
     Signature("timed_out_waiting", Cause.NETWORK, r"timed out\b", "various", cascade=True),

@@ -60,7 +60,8 @@ CODE = (
     Signature("job_refused", Cause.USER_ERROR,
       r"supervisor\.errors\.(?:job|machine)error|worldsizeerror|boardrefusederror", "supervisor"),
     Signature("no_such_program", Cause.USER_ERROR,
-      r"can't (?:open file|find '__main__')|command not found|is not recognized as", "CPython; sh"),
+      r"can't (?:open file|find '__main__')|command not found|sh: (?:\d+: |line \d+: )?\S+: not found|execve\(\)"
+      r"|cannot execute binary file|is not recognized as", "CPython; sh"),
     Signature("config", Cause.USER_ERROR,
       r"validationerror|configurationerror|configattributeerror|missingmandatoryvalue"
       r"|(?:yaml|scanner|parser)\S*error|misconfigurationexception|hydra\S*exception"
@@ -85,8 +86,10 @@ CODE = (
       r"|cublas_status_arch_mismatch|expects cuda version|no gpus found|built in\b"
       r"|(?:not|wasn't) (?:built|compiled) with|(?:cuda|hip|xpu|gpu)\S* is not available|is_available\(\) is false"
       r"|can only be used on (?:cuda|gpu)|no (?:usable )?(?:cuda|gpu) (?:was )?found"
-      r"|mismatch\w* .{0,40}cuda version|invaliddevice\b|was not compiled with",
-      f"{_CUDA}; torch; flash-attn; bitsandbytes"),
+      r"|mismatch\w* .{0,40}cuda version|re-initialize (?:cuda|hip) in forked|device is not available"
+      r"|when none is available|cuda setup failed|ninja'|ptxas|unsupported display driver|forward compatibility"
+      r"|torch\.compile is not supported|cudnn version incompat|no (?:available|currently available) devices? found"
+      r"|invaliddevice\b|was not compiled with", f"{_CUDA}; torch; flash-attn; bitsandbytes"),
     Signature("triton_resources", Cause.USER_ERROR,
       r"outofresources|out of resources?: shared memory|exceeds? (?:the )?hardware limit",
       "triton: the kernel does not fit this GPU"),
@@ -100,7 +103,10 @@ CODE = (
 
 SHAPES = (
     Signature("shape", Cause.USER_ERROR,
-      r"shapes? cannot be multiplied|size mismatch|must match the (?:size|existing size)"
+      r"shapes? cannot be multiplied|error\(s\) in loading state_dict|(?:missing|unexpected) key\(s\) in state_dict"
+      r"|(?:missing|unexpected) keys? .{0,40}state_?dict|weight of size|must be a (?:\dd )?(?:matrix|tensor|vector)"
+      r"|\dd (?:tensor|input)s? expected|expected \d-?d(?:imensional)? |equal size|invalid shape|\bsize\(s\)"
+      r"|incompatible (?:shapes?|dimensions?|tensor)|size mismatch|must match the (?:size|existing size)"
       r"|is invalid for input of size|sizes of tensors must match|shape mismatch|mismatch\w* shape"
       r"|expected input .{0,60}to have \d+ channels|dimension out of range|could not broadcast"
       r"|expected .{0,60}(?:dimension|batch_size)|ignore_mismatched_sizes|inconsistent tensor size"
@@ -124,12 +130,30 @@ SHAPES = (
     Signature("data", Cause.USER_ERROR,
       r"num_samples should be a positive|column .{0,60}not (?:in|found)"
       r"|(?:columns?|features?) .{0,80}(?:missing|not match)|unable to create tensor|padding token|casterror"
-      r"|couldn't cast|emptydataset|no (?:columns|data files) "
-      r"|couldn't find (?:a dataset|any data file)|unknown split|bad split|arrowinvalid|not in the dataset"
-      r"|chat[_ ]template|length of .{0,40}must be|must contain|exceeds dataset length|signature columns"
-      r"|trainer: training requires a train_dataset", _HF),
-    Signature("dataset", Cause.USER_ERROR, r"datasetgeneration\w*error|datagenerationerror", _HF, general=True,
-      later=Cause.CRASHED),
+      r"|couldn't cast|emptydataset|no (?:columns|data files) |couldn't find (?:a dataset|any data file)"
+      r"|unknown split|bad split|arrowinvalid|not in the dataset|chat[_ ]template|length of .{0,40}must be"
+      r"|must contain|exceeds dataset length|signature columns|trainer: training requires a train_dataset", _HF),
+    Signature("dataset", Cause.USER_ERROR, r"datasetgeneration\w*error|datagenerationerror",
+      _HF, general=True, later=Cause.CRASHED),
+    Signature("hub_load", Cause.USER_ERROR,
+      r"can't load (?:the )?(?:\w+ )?(?:tokenizer|config\w*|model|feature extractor|processor|image processor)"
+      r"|unable to load vocabulary|incorrect path_or_model_id|untagged enum", _HF, general=True, later=Cause.NETWORK),
+    Signature("compile", Cause.USER_ERROR,
+      r"compilationerror|backendcompilerfailed|inductorerror|dynamo\.exc|torchdynamo",
+      "torch, _dynamo; triton", general=True, later=Cause.CRASHED),
+    Signature("template", Cause.USER_ERROR, r"templateerror|undefinederror|conversation roles",
+      "jinja2", general=True, later=Cause.CRASHED),
+    Signature("torch_call", Cause.USER_ERROR,
+      r"can't (?:call|convert|be cast|pin|cast)|cannot (?:pin|cast|be cast)|found dtype|result type .{0,40}cast"
+      r"|only tensors of floating|should be either on|start a new process before|no backend type associated"
+      r"|tensors must be|is not needed when a module|with a bool tensor|doesn't have any (?:device|parameter)"
+      r"|argument .{0,60}(?:is on|must be)|expects? .{0,60}but (?:got|found)|expected .{0,80}but (?:got|found)",
+      _ATEN, general=True, later=Cause.CRASHED),
+    Signature("requirement", Cause.USER_ERROR,
+      r"^(?:\S+\.)?(?:runtimeerror|_?linalgerror|exception): .{0,200}\b(?:must (?:be|have)|should (?:be|have)"
+      r"|expected|non-negative|nonzero|cannot be|can't be|not supported|does not exist|allow_unused|don't match"
+      r"|doesn't match|not match|cannot get|unknown|unrecognized|undefined|unsupported)\b",
+      _ATEN, general=True, later=Cause.CRASHED),
     Signature("json", Cause.USER_ERROR,
       r"jsondecodeerror|expecting (?:value|property name|',')|extra data: line|unterminated string",
       _PY, general=True, later=Cause.CRASHED),
@@ -138,7 +162,7 @@ SHAPES = (
       r"|dtype)s? .{0,80}(?:is|are) not (?:a )?(?:valid|supported|allowed|recogni[sz]ed)|is not a valid "
       r"|invalid (?:value|literal|option)|must be (?:one of|positive|greater|less|set|in|between|divisible)"
       r"|not divisible by|should be one of|requires the|unknown (?:optimizer|scheduler|option|key)"
-      r"|mutually exclusive|can't be both|cannot be (?:both|used)|you (?:have|need|must|cannot|can't|should|passed)"
+      r"|mutually exclusive|can't be both|cannot be (?:both|used)|you (?:must|need to|cannot|can't|have to|passed)"
       r"|trust_remote_code|load_best_model_at_end|not support(?:ed)? .{0,40}with|could only be specified"
       r"|doesn't (?:support|have)|does not (?:recogni[sz]e|support)",
       f"{_HF}; torch", general=True, later=Cause.CRASHED),
@@ -148,33 +172,35 @@ FILES = (
     Signature("safetensors_torn", Cause.BAD_CHECKPOINT,
       r"headertoo(?:large|small)|invalidheader\w*|metadataincompletebuffer|(?:incomplete|invalid) metadata"
       r"|tensorinvalidinfo|header too (?:large|small)|file not fully covered|invalidoffset"
-      r"|error while deserializing", "safetensors, src/tensor.rs"),
-    Signature("safetensors", Cause.BAD_CHECKPOINT, r"safetensorerror", "safetensors", general=True),
+      r"|error while deserializing", "safetensors, src/tensor.rs", later=Cause.STORAGE),
+    Signature("safetensors", Cause.BAD_CHECKPOINT, r"safetensorerror",
+      "safetensors", general=True, later=Cause.STORAGE),
     Signature("zip_torn", Cause.BAD_CHECKPOINT,
       r"central directory|failed (?:reading|locating) (?:zip|file)"
-      r"|(?:header|archive|file) .{0,30}(?:is|may be|might be) corrupt\w*|badzipfile|not a zip file"
-      r"|unexpected eof[,;]|bad magic number|inline_container\.cc.{0,40}\bcrc|invalid magic|zip file is corrupt",
-      "torch, caffe2/serialize/inline_container.cc"),
+      r"|(?:header|archive|file) .{0,30}(?:is|may be|might be) corrupt\w*|badzipfile|not a zip file|hasrecord"
+      r"|incorrect header check|not a gzipped file|corrupt (?:input|file|data)|bad crc"
+      r"|truncated (?:file|archive|data)|file signature not found|magic bytes not found|unexpected eof[,;]"
+      r"|bad magic number|inline_container\.cc.{0,40}\bcrc|invalid magic|zip file is corrupt",
+      "torch, caffe2/serialize/inline_container.cc", later=Cause.STORAGE),
     Signature("pickle_torn", Cause.BAD_CHECKPOINT,
       r"unpicklingerror|pickle data was truncated|invalid load key|ran out of input|weights only load failed"
-      r"|storage has wrong (?:byte )?size", "CPython, pickle; torch.load"),
+      r"|storage has wrong (?:byte )?size", "CPython, pickle; torch.load", later=Cause.STORAGE),
     Signature("checkpoint_torn", Cause.BAD_CHECKPOINT,
       r"can't find a valid checkpoint"
       r"|checkpoint .{0,120}(?:corrupt|incomplete|invalid|damaged|truncated|missing|not (?:a )?valid"
       r"|does not exist|not found)|(?:corrupt|incomplete|damaged|truncated|invalid)\w* .{0,40}checkpoint"
       r"|trainer_state\.json|no valid checkpoint|unable to load weights from"
       r"|(?:optimizer|rng_state\S*|scheduler)\.(?:pt|bin|pth)|loaded state dict (?:contains|has)"
-      r"|parameter group that doesn't match|checksum|hash mismatch|error\(s\) in loading state_dict"
-      r"|missing key\(s\) in state_dict|(?:missing|unexpected) keys? .{0,40}state_?dict|metadata .{0,20}missing"
-      r"|\.metadata'|checkpointexception|checkpoint_\w*error",
-      "transformers, trainer.py; torch, optim and nn.Module"),
+      r"|parameter group that doesn't match|checksum|hash mismatch|metadata .{0,20}missing|\.metadata'"
+      r"|checkpointexception|checkpoint_\w*error",
+      "transformers, trainer.py; torch, optim and nn.Module", later=Cause.STORAGE),
 )  # fmt: skip
 
 NUMBERS = (
     Signature("not_finite", Cause.DIVERGED,
       r"\b(?:loss|grad\w*|norm|logits?|activation|weights?|parameter|value|output|input|tensor|probabilit\w+"
       r"|metric)s?\b(?!['\x22]? ?[:=]).{0,100}(?:\b(?:nan|infs?|-inf|infinit\w+|non-?finite)\b|not finite)"
-      r"|\bnan\b.{0,40}(?:stop|exit|abort|terminat)|found invalid values|float (?:nan|infinity)"
+      r"|\bnan\b.{0,40}(?:stop|exit|abort|terminat|not finite)|found invalid values|float (?:nan|infinity)"
       r"|contains? (?:nan|inf)|non-?finite values"
       r"|\b(?:nan|infs?|non-?finite)s?\b.{0,80}\b(?:loss|grad\w*|norm|logit|weight|parameter|values?|encountered"
       r"|detected|found|elements?|output)|nanerror|nan(?:s)? or inf|returned nan values",
@@ -182,7 +208,7 @@ NUMBERS = (
     Signature("loss_scale", Cause.DIVERGED,
       r"loss scale (?:already at|.{0,40}minimum)|minimum loss scale"
       r"|loss scaler? .{0,40}(?:too small|floor|to 0(?:\.0*)?$)|gradient overflow.{0,40}(?:exit|abort)"
-      r"|loss (?:is )?(?:exploding|diverg\w+)|training (?:has )?diverged", "DeepSpeed, fairseq"),
+      r"|loss (?:is )?(?:exploding|diverg\w+)|(?:model|training) (?:has )?diverged", "DeepSpeed, fairseq"),
 )  # fmt: skip
 
 DEATHS = (
@@ -192,7 +218,7 @@ DEATHS = (
       r"|invalid global (?:read|write)|lane user stack overflow", _CUDA),
     Signature("device_assert", Cause.CRASHED,
       r"device-?side assert|indexing\.cu|assertion `.{0,120}` failed|srcindex|cudaerrorassert", _CUDA),
-    Signature("launch_failure", Cause.CRASHED,
+    Signature("launch_timeout", Cause.CRASHED,
       r"launch (?:failure|timed out)|an internal error|cuda error: (?:invalid argument|initialization)", _CUDA),
     Signature("blas", Cause.CRASHED,
       r"(?:cublas|cudnn|cusolver|cusparse|cufft|rocblas|miopen|hipblas)_?(?:status_)?\w*(?:error|failed|failure"
@@ -206,9 +232,9 @@ DEATHS = (
       "glibc, malloc.c; faulthandler", general=True),
     Signature("bus_error", Cause.CRASHED, r"\bbus error\b|\bsigbus\b", "sigaction(2)", general=True),
     Signature("abort", Cause.CRASHED,
-      r"terminate called|fatal python error|\bsigabrt\b|core dumped|aborted\b|pure virtual method|what\(\): "
-      r"|panicked at|illegal instruction|\bsigill\b|\bsigfpe\b|floating point exception|internal assert failed",
-      "libstdc++; CPython; Rust", general=True),
+      r"terminate called|fatal python error|\bsigabrt\b|core dumped|\baborted(?: \(core dumped\))?$"
+      r"|pure virtual method|what\(\): |panicked at|illegal instruction|\bsigill\b|\bsigfpe\b"
+      r"|floating point exception|internal assert failed", "libstdc++; CPython; Rust", general=True),
     Signature("interrupted", Cause.USER_STOP,
       r"keyboardinterrupt|\^c\b|\^cterminat|(?:on|at) user request|\bsigint\b|interrupted by (?:the )?user"
       r"|cancell?ed by (?:the )?user", _PY, general=True),
@@ -228,11 +254,11 @@ DEATHS = (
 
 BARE = (
     Signature("file_missing", Cause.USER_ERROR,
-      r"filenotfounderror|no such file or directory|\[errno 2\]|os error 2\b|file .{0,100}does not exist",
-      "errno(3)", general=True, later=Cause.STORAGE),
-    Signature("python", Cause.USER_ERROR, fr"^(?:\S+\.)?(?:{_EARLY})\b", _PY, general=True, later=Cause.CRASHED),
+      r"filenotfounderror|no such file or directory|\[errno (?:7|17|20|21|36|40)\]|file name too long|\[errno 2\]"
+      r"|os error 2\b|file .{0,100}does not exist", "errno(3)", general=True, later=Cause.STORAGE),
+    Signature("python", Cause.USER_ERROR, rf"^(?:\S+\.)?(?:{_EARLY})\b", _PY, general=True, later=Cause.CRASHED),
     Signature("connection", Cause.NETWORK,
-      r"\b(?:http|connection|timeout|network)error\b|\bsocket\.timeout|urlerror|address family not supported",
+      r"\b(?:http|connection|timeout|network)error\b|\bsocket\.timeout|urlerror",
       _PY, general=True),
     Signature("out_of_memory", Cause.GPU_OOM, r"out of memory", "various", general=True, where="record"),
     Signature("out_of_memory", Cause.HOST_OOM, r"out of memory", "various", general=True, where="log"),

@@ -11,8 +11,8 @@ import signal
 import sys
 
 OOM = (
-    "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 80.00 GiB of which 1.00 GiB is free. "
-    "Process 7 has 70.00 GiB memory in use. Including non-PyTorch memory, this process has 9.00 GiB memory in use."
+    "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 80.00 GiB of which 1.00 GiB is "
+    "free. Process 7 has 70.00 GiB memory in use. Including non-PyTorch memory, this process has 9.00 GiB memory in use"
 )
 
 
