@@ -13,7 +13,7 @@ origin       where the next attempt goes on from; resuming: chosen over board an
 checkpoints  what is due and on its way; commits: made on a thread; assembly: of which files
 disk         small reads and writes that may hang
 
-node         one machine's part: memory (the board), starting, gang (the workers of an attempt)
+node         one machine's part: memory (the board), starting, gang (the workers of an attempt), evidence
 gpus         of a node, before, during and after an attempt; host_memory: a warning before it ends
 warnings     what the members' clouds gave notice of
 team         all nodes; crew: the members as the leader has them; gathering: their parts of a checkpoint

@@ -9,11 +9,12 @@ import json
 import os
 import re
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from supervisor.board.pages import Beat, Phase
 from supervisor.policy.causes import RankEnd
 from supervisor.policy.signatures import best, recognise, telling_lines
 
@@ -22,7 +23,7 @@ TAIL_BYTES = 64 << 10
 #: Characters that all ranks of a node may say together: they go over the link in one frame, in which one takes up to
 #: six bytes.
 _ROOM = 60_000
-_MOST_LINES, _MOST_NAMES = 8, 12
+_MOST_LINES, _MOST_NAMES, _WORD = 8, 12, 32
 #: A program that has none of our hooks never says that it trains; after so long it may [s].
 _SURELY_EARLY_S = 60.0
 _EARLY_PHASES = ("absent", "starting", "loading")
@@ -46,6 +47,7 @@ class Scene:
         finished: local ranks whose program returned.
         exits: local rank to its exit code, or its signal's negative number, where that is known.
         oom_kills: how many processes the kernel killed for memory since the attempt began; None while unknown.
+        beats: what each rank published last.
     """
 
     logs: Path
@@ -56,6 +58,7 @@ class Scene:
     finished: frozenset[int]
     exits: Mapping[int, int]
     oom_kills: int | None
+    beats: Sequence[Beat]
 
 
 def ends_of(scene: Scene) -> tuple[RankEnd, ...]:
@@ -90,6 +93,8 @@ def _recorded(scene: Scene, rank: int, room: int) -> RankEnd | None:
         errno=number if type(number) is int else None,
         chain=_texts(told.get("chain"), _MOST_LINES, room // _MOST_LINES),
         began=_began(told),
+        phase=str(told["phase"])[:_WORD] if "phase" in told else None,
+        step=_step(told.get("step")),
         lines=_last_lines(scene, rank, room),
         node=scene.first_rank // scene.ranks,
         oom_kills=scene.oom_kills,
@@ -97,15 +102,27 @@ def _recorded(scene: Scene, rank: int, room: int) -> RankEnd | None:
 
 
 def _unrecorded(scene: Scene, rank: int, code: int | None, room: int) -> RankEnd:
+    beat = scene.beats[rank]
     return RankEnd(
         rank=scene.first_rank + rank,
         time_s=scene.ended[rank],
         exit_code=code if code is not None and code >= 0 else None,
         signal=None if code is None or code >= 0 else _name(-code),
+        began=True if beat.resumed >= 0 else None,
+        phase=_phase(beat.phase),
+        step=_step(beat.step),
         lines=_last_lines(scene, rank, room),
         node=scene.first_rank // scene.ranks,
         oom_kills=scene.oom_kills,
     )
+
+
+def _step(value: Any) -> int | None:
+    return value if type(value) is int and value > 0 else None
+
+
+def _phase(number: int) -> str | None:
+    return Phase(number).name.lower() if number in Phase.__members__.values() else None
 
 
 def _began(told: Mapping[str, Any]) -> bool | None:

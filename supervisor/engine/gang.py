@@ -230,16 +230,17 @@ class Workers:
         """What the reader needs to know, as it is now."""
         self._killed_for_memory = kills_since(self._kills_before, self.kills())
         to_unix_s = time.time() - time.monotonic()
-        phases = [self.beat(rank).phase for rank in range(self.ranks)]
+        beats = [self.beat(rank) for rank in range(self.ranks)]
         return Scene(
             logs=self.logs,
             launcher_log=self._launcher_log,
             first_rank=self.first_rank,
             ranks=self.ranks,
             ended={rank: at_s + to_unix_s for rank, at_s in self._fell.items()},
-            finished=frozenset(rank for rank, phase in enumerate(phases) if phase == Phase.FINISHED),
+            finished=frozenset(rank for rank, beat in enumerate(beats) if beat.phase == Phase.FINISHED),
             exits={rank: code for rank, code in self._exits.items() if rank in self._fell},
             oom_kills=self._killed_for_memory,
+            beats=beats,
         )
 
     def close(self) -> None:

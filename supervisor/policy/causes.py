@@ -78,6 +78,8 @@ class RankEnd:
         errno: the kernel's number behind the exception.
         chain: what that exception was raised from or after, each as `type: message`, the nearest first.
         began: whether training had begun; None where nobody can tell.
+        phase: what it was doing, in the board's words; None while unknown.
+        step: newest step that it had settled; None for none.
         lines: of its log, those that say something and the last one; oldest first.
         node: number of its node.
         oom_kills: how many processes the kernel killed for memory on its node in this attempt; None while unknown.
@@ -93,6 +95,8 @@ class RankEnd:
     errno: int | None = None
     chain: tuple[str, ...] = ()
     began: bool | None = None
+    phase: str | None = None
+    step: int | None = None
     lines: tuple[str, ...] = ()
     node: int = 0
     oom_kills: int | None = None

@@ -25,6 +25,8 @@ _LONG, _MANY = 500, 12
 _USAGE_EXIT = 2
 #: What may be read in the log of a process that was killed: it could not write down why, but others can.
 _SAID_BY_OTHERS = (Cause.HOST_OOM, Cause.PREEMPTED, Cause.TIME_LIMIT, Cause.NODE_LOST)
+#: A data-loader worker is gone, and its parent does not know why.
+_OF_LOADERS = ("loader_gone", "loader_pipe")
 #: What a log says of it is no evidence: see `_wrote`.
 _RECORDED_ONLY = (Cause.USER_ERROR, Cause.BAD_CHECKPOINT)
 
@@ -87,11 +89,22 @@ def diagnose(
     if not ends:
         return _of_launcher(launcher, oom_kills, trained_before)
     found = sorted((_finding(end, trained_before) for end in ends), key=lambda one: one.order)
-    root = found[0]
-    details = [*root.more, *_counted(found), *(_detail(one) for one in found[1:])]
-    return Verdict(
-        root.cause, root.said, root.usage, root.root, tuple(one[:_LONG] for one in details[:_MANY]), root.end.node
-    )
+    root = _with_count(found[0], max([oom_kills or 0, *(end.oom_kills or 0 for end in ends)]))
+    details = [*root.more, *_where(root.end), *_counted(found), *(_detail(one) for one in found[1:])]
+    told = tuple(one[:_LONG] for one in details[:_MANY])
+    return Verdict(root.cause, root.said, root.usage, root.root, told, root.end.node)
+
+
+def _with_count(root: _Finding, kills: int) -> _Finding:
+    """Whoever is gone without a name was killed for memory, if the kernel counted a kill."""
+    if not kills or not (root.standing is _Standing.ECHO or root.root in _OF_LOADERS):
+        return root
+    return replace(root, cause=Cause.HOST_OOM, root="host_oom", said=f"{root.said}; {_kills(kills)}")
+
+
+def _where(end: RankEnd) -> list[str]:
+    at = f"at step {end.step}" if end.step is not None else "before any step"
+    return [] if end.phase is None else [f"rank {end.rank} was {at}, in phase {end.phase}"]
 
 
 def _of_launcher(words: str | None, oom_kills: int | None, trained_before: bool) -> Verdict:
@@ -138,7 +151,8 @@ def _matched(end: RankEnd, match: Match, *, began: bool | None, trained_before: 
     row = match.signature
     standing = (_Standing.NAMED, _Standing.GENERAL, _Standing.ECHO)[row.standing]
     cause = _cause(row, began, trained_before)
-    root = _key(end) if row.general and end.error_type is not None else row.name
+    named = not row.general or end.error_type is None or row.name in _OF_LOADERS
+    root = row.name if named else _key(end)
     more = [row.says] if row.says is not None else []
     if cause is Cause.GPU_OOM:
         numbers = read_oom(end.message or match.line)
@@ -176,7 +190,7 @@ def _unrecorded(end: RankEnd) -> _Finding:
     killed = end.signal == "SIGKILL" or (end.signal is None and end.exit_code is None)
     if killed and end.oom_kills:
         how = f"was killed by {end.signal}" if end.signal else "was killed"
-        said = f"rank {end.rank} {how}, and {_kills(end.oom_kills)}"
+        said = f"rank {end.rank} {how}, and {_kills(end.oom_kills)} on its node"
         return _Finding(end, _Standing.NAMED, Cause.HOST_OOM, "host_oom", said)
     match = _wrote(end)
     if match is not None and end.signal == "SIGKILL" and match.signature.cause not in _SAID_BY_OTHERS:
@@ -209,7 +223,7 @@ def _how(end: RankEnd) -> str:
 
 
 def _kills(count: int) -> str:
-    return f"the kernel killed {count} process{'es' if count > 1 else ''} there for memory"
+    return f"the kernel killed {count} process{'es' if count > 1 else ''} for memory"
 
 
 def _counted(found: Sequence[_Finding]) -> list[str]:

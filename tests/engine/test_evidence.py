@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from supervisor.board.pages import Beat, Phase
 from supervisor.engine import node
 from supervisor.engine.evidence import TAIL_BYTES, Scene, ends_of, launcher_words, reported
 from supervisor.engine.messages import SEEN, Seen
@@ -17,7 +18,7 @@ from supervisor.policy.causes import RankEnd
 
 
 def scene(logs: Path, ranks: int = 2, **more: Any) -> Scene:
-    empty = Scene(logs, logs / "launcher.log", 0, ranks, {}, frozenset(), {}, None)
+    empty = Scene(logs, logs / "launcher.log", 0, ranks, {}, frozenset(), {}, None, [Beat()] * ranks)
     return replace(empty, **more)
 
 
@@ -27,7 +28,7 @@ def record(logs: Path, rank: int = 0, **told: Any) -> None:
 
 
 def test_a_record_is_read_with_all_that_it_says(tmp_path: Path) -> None:
-    record(tmp_path, 3, errno=28, chain=["builtins.OSError: full"], phase="training", exit_code=None)
+    record(tmp_path, 3, errno=28, chain=["builtins.OSError: full"], phase="training", step=7, exit_code=None)
     (tmp_path / "rank-3.log").write_text("step 1\nOSError: [Errno 28] No space left on device\n")
     [end] = ends_of(scene(tmp_path, first_rank=2, oom_kills=0))
     assert end == RankEnd(
@@ -39,6 +40,8 @@ def test_a_record_is_read_with_all_that_it_says(tmp_path: Path) -> None:
         errno=28,
         chain=("builtins.OSError: full",),
         began=True,
+        phase="training",
+        step=7,
         lines=("OSError: [Errno 28] No space left on device",),
         node=1,
         oom_kills=0,
@@ -79,7 +82,13 @@ def test_a_record_that_is_none_is_no_trouble(tmp_path: Path, text: str) -> None:
 
 def test_only_ranks_that_fell_by_themselves_are_told_of(tmp_path: Path) -> None:
     ends = ends_of(scene(tmp_path, ranks=4, ended={1: 9.0, 2: 9.5}, finished=frozenset({2}), exits={1: -9, 3: -9}))
-    assert ends == (RankEnd(1, 9.0, signal="SIGKILL"),)
+    assert ends == (RankEnd(1, 9.0, signal="SIGKILL", phase="absent"),)
+
+
+def test_where_a_rank_was_that_said_nothing_is_told_by_its_last_beat(tmp_path: Path) -> None:
+    beat = Beat(pid=7, phase=Phase.EVALUATING, step=37, resumed=0)
+    [end] = ends_of(scene(tmp_path, ranks=1, ended={0: 9.0}, beats=[beat]))
+    assert (end.began, end.phase, end.step) == (True, "evaluating", 37)
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,8 @@ ENDS = st.builds(
     st.none() | WHOLE,
     st.lists(WORDS, max_size=2).map(tuple),
     st.none() | st.booleans(),
+    st.none() | WORDS,
+    st.none() | WHOLE,
     st.lists(WORDS, max_size=2).map(tuple),
     WHOLE,
     st.none() | WHOLE,

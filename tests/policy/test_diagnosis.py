@@ -202,3 +202,28 @@ def test_the_root_is_the_same_in_the_next_attempt() -> None:
     assert diagnose([first]).root == diagnose([second]).root
     assert diagnose([first]).root != diagnose([raised(0, 1.0, message="row is full")]).root
     assert normalised("x" * 9000) == "x" * 160
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        echo(0, 1.0),
+        raised(0, 1.0, "builtins.RuntimeError", "DataLoader worker (pid(s) 7, 8) exited unexpectedly"),
+        raised(0, 1.0, "builtins.RuntimeError", "Pin memory thread exited unexpectedly"),
+    ],
+)
+def test_whoever_is_gone_without_a_name_was_killed_for_memory_if_the_kernel_counted_one(end: RankEnd) -> None:
+    verdict = diagnose([replace(end, oom_kills=2)])
+    assert (verdict.cause, verdict.root) == (Cause.HOST_OOM, "host_oom")
+    assert verdict.evidence.endswith("; the kernel killed 2 processes for memory")
+    assert diagnose([end], oom_kills=1).cause is Cause.HOST_OOM
+    named = raised(1, 2.0, message="CUDA error: uncorrectable ECC error encountered")
+    assert diagnose([replace(end, oom_kills=1), named]).cause is Cause.GPU_FAULT
+
+
+def test_where_the_root_was_is_told() -> None:
+    end = replace(killed(1, 2.0, "SIGKILL"), phase="evaluating", step=40)
+    assert "rank 1 was at step 40, in phase evaluating" in diagnose([end]).details
+    assert (
+        "rank 1 was before any step, in phase loading" in diagnose([replace(end, phase="loading", step=None)]).details
+    )
