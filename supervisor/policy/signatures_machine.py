@@ -19,7 +19,7 @@ GPU_MEMORY = (
     Signature("gpu_oom", Cause.GPU_OOM, r"\btorch\.(?:cuda\.)?outofmemoryerror\b", "torch, c10/util/Exception.h"),
     Signature("gpu_oom_driver", Cause.GPU_OOM,
       r"(?:cuda|\bcu[bdm]\w+|hip|gpu|device|driver|triton|vram).{0,120}\bout of (?:device )?memory"
-      r"|out of device memory|gpu_\d+_bfc|resourceexhausted|oom when allocating tensor",
+      r"|out[ _]of[ _](?:device|gpu|video)[ _]memory|gpu_\d+_bfc|resourceexhausted|oom when allocating tensor",
       f"{_CUDA}; cuBLAS; TensorFlow"),
     Signature("gpu_oom_driver", Cause.GPU_OOM, r"(?:cuda|hip)_?error_?(?:memoryallocation|out_?of_?memory)\b", _CUDA),
     Signature("gpu_oom_nccl", Cause.GPU_OOM, r"cuda failure (?:\d+ )?'?out of memory", "nccl, src/include/checks.h"),
@@ -70,7 +70,8 @@ HOST_MEMORY = (
     Signature("memory_error", Cause.HOST_OOM,
       r"^(?:\S*[.\s])?(?:_array)?memoryerror\b(?!.*(?:gpu|cuda))|_arraymemoryerror"
       r"|unable to allocate [\d.]+ .?i?b for an array", "CPython; numpy"),
-    Signature("enomem", Cause.HOST_OOM, r"cannot allocate memory|\[errno 12\]|os error 12\b|\benomem\b", _ERRNO),
+    Signature("enomem", Cause.HOST_OOM, r"cannot allocate memory|memalign\b|\[errno 12\]|os error 12\b|\benomem\b",
+      _ERRNO),
     Signature("bad_alloc", Cause.HOST_OOM,
       r"\bstd::(?:bad_alloc|bad_array_new_length)|memory allocation of \d+ bytes failed", "libstdc++; Rust"),
     Signature("oom_kill", Cause.HOST_OOM,
@@ -146,7 +147,8 @@ DISKS = (
       r"input/output error|\[errno 5\]|os error 5\b|remote i/o error|\[errno 121\]|\beio\b", _ERRNO),
     Signature("estale", Cause.STORAGE, r"stale (?:nfs )?file handle|\[errno 116\]|os error 116\b|\bestale\b", _ERRNO),
     Signature("mount_gone", Cause.STORAGE,
-      r"transport endpoint is not connected|\[errno 107\] .*: '/|cannot send after transport endpoint shutdown"
+      r"'/[^']*': (?:software caused connection abort|connection (?:timed out|reset|refused))"
+      r"|transport endpoint is not connected|\[errno 107\] .*: '/|cannot send after transport endpoint shutdown"
       r"|\[errno 108\]|os error 10[78]\b|\[errno 11[02]\][^\n]*: ?b?['\x22]/|no such device or address|\[errno 6\]",
       f"{_ERRNO}; Lustre; FUSE"),
     Signature("erofs", Cause.STORAGE, r"read-only file ?system|\[errno 30\]|os error 30\b|\berofs\b", _ERRNO),
@@ -192,7 +194,7 @@ SCHEDULER = (
       r"due to job requeue|\bjob preempted|(?:received|got signal:?) (?:signals\.)?(?:15|sigterm)\b"
       r"|(?:received|caught|got) (?:signal )?sigterm", f"{_SLURM}; torch, distributed/elastic"),
     Signature("slurm_cancelled", Cause.USER_STOP,
-      r"\*\*\* (?:job|step) .{0,60}cancelled at (?!.*due to)|cancelled by \d+", _SLURM),
+      r"\*\*\* (?:job|step) .{0,60}cancelled at (?!.*due to)|cancelled by \d+", _SLURM, general=True),
     Signature("spot_notice", Cause.PREEMPTED,
       r"spot (?:instance )?(?:interruption|termination)|instance-action|preemption notice"
       r"|instance (?:is being |was )(?:preempted|reclaimed)|rebalance recommendation", "AWS, GCP, Azure metadata"),

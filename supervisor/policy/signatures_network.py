@@ -122,7 +122,7 @@ ECHOES = (
       r"|distbackenderror|nccl warn|unhandled cuda error", _NCCL, cascade=True),
     Signature("store", Cause.NETWORK,
       r"dist(?:network|store)error|tcpstore\b.{0,60}(?:time|fail|error)|wait timeout after", _TORCH, cascade=True),
-    Signature("agent", Cause.NETWORK,
+    Signature("agent", Cause.CRASHED,
       r"childfailederror|root cause \(first observed failure\)|sending process \d+ closing signal|signalexception"
       r"|got signal: \d+|failed \(exitcode: -?\d+\)|received \S+ death signal",
       "torch, distributed/elastic", cascade=True),

@@ -46,9 +46,9 @@ ACCESS = (
 
 CODE = (
     Signature("not_importable", Cause.USER_ERROR,
-      r"modulenotfounderror|importerror|no module named|cannot import name|dll load failed|undefined symbol"
-      r"|cannot open shared object file|version `?\S+' not found|symbol lookup error"
-      r"|requires the .{0,60}(?:library|package)|but it was not found in your environment"
+      r"modulenotfounderror|requires? .{0,60}installed|pip install|importerror|no module named|cannot import name"
+      r"|dll load failed|undefined symbol|cannot open shared object file|version `?\S+' not found"
+      r"|symbol lookup error|requires the .{0,60}(?:library|package)|but it was not found in your environment"
       r"|is required for a normal functioning|packagenotfounderror|failed to import|please install"
       r"|exec format error|has an api incompatibility|numpy\.core\.multiarray failed", f"{_PY}; ld.so(8)"),
     Signature("not_python", Cause.USER_ERROR, r"\b(?:syntax|indentation|tab)error\b|invalid syntax", _PY),
@@ -88,8 +88,9 @@ CODE = (
       r"|can only be used on (?:cuda|gpu)|no (?:usable )?(?:cuda|gpu) (?:was )?found"
       r"|mismatch\w* .{0,40}cuda version|re-initialize (?:cuda|hip) in forked|device is not available"
       r"|when none is available|cuda setup failed|ninja'|ptxas|unsupported display driver|forward compatibility"
-      r"|torch\.compile is not supported|cudnn version incompat|no (?:available|currently available) devices? found"
-      r"|invaliddevice\b|was not compiled with", f"{_CUDA}; torch; flash-attn; bitsandbytes"),
+      r"|torch\.compile is not supported|cudnn version incompat|cuda capability sm_|not compatible with the current"
+      r"|no (?:available|currently available) devices? found|invaliddevice\b|was not compiled with",
+      f"{_CUDA}; torch; flash-attn; bitsandbytes"),
     Signature("triton_resources", Cause.USER_ERROR,
       r"outofresources|out of resources?: shared memory|exceeds? (?:the )?hardware limit",
       "triton: the kernel does not fit this GPU"),
@@ -112,6 +113,8 @@ SHAPES = (
       r"|expected .{0,60}(?:dimension|batch_size)|ignore_mismatched_sizes|inconsistent tensor size"
       r"|stack expects each tensor|expand\(torch|view size is not compatible|number of dims"
       r"|must have the same (?:shape|size|length)", _ATEN),
+    Signature("no_weights", Cause.USER_ERROR, r"no file named",
+      "transformers, modeling_utils.py", later=Cause.STORAGE),
     Signature("index", Cause.USER_ERROR,
       r"index out of range in self|expected more than 1 value per channel|target \S+ is out of bounds"
       r"|index \d+ is out of bounds", _ATEN, general=True, later=Cause.CRASHED),
@@ -187,7 +190,7 @@ FILES = (
       r"|storage has wrong (?:byte )?size", "CPython, pickle; torch.load", later=Cause.STORAGE),
     Signature("checkpoint_torn", Cause.BAD_CHECKPOINT,
       r"can't find a valid checkpoint"
-      r"|checkpoint .{0,120}(?:corrupt|incomplete|invalid|damaged|truncated|missing|not (?:a )?valid"
+      r"|checkpoint\S* .{0,120}(?:corrupt|incomplete|invalid|damaged|truncated|missing|not (?:a )?valid"
       r"|does not exist|not found)|(?:corrupt|incomplete|damaged|truncated|invalid)\w* .{0,40}checkpoint"
       r"|trainer_state\.json|no valid checkpoint|unable to load weights from"
       r"|(?:optimizer|rng_state\S*|scheduler)\.(?:pt|bin|pth)|loaded state dict (?:contains|has)"
@@ -223,7 +226,8 @@ DEATHS = (
     Signature("blas", Cause.CRASHED,
       r"(?:cublas|cudnn|cusolver|cusparse|cufft|rocblas|miopen|hipblas)_?(?:status_)?\w*(?:error|failed|failure"
       r"|initialized|value|supported|mismatch)", "cuBLAS, cuDNN"),
-    Signature("loader_timeout", Cause.STALLED, r"data ?load\w*\b.{0,30}timed out|pin memory .{0,30}timed out",
+    Signature("loader_timeout", Cause.STALLED,
+      r"data ?load\w*\b.{0,30}timed out|worker timed out|pin memory .{0,30}timed out",
       "torch, utils/data/dataloader.py"),
     Signature("segfault", Cause.CRASHED,
       r"segmentation fault|\bsegfault\b|\bsigsegv\b|signal 11\b|double free|free\(\): |malloc\(\): "
@@ -236,11 +240,12 @@ DEATHS = (
       r"|pure virtual method|what\(\): |panicked at|illegal instruction|\bsigill\b|\bsigfpe\b"
       r"|floating point exception|internal assert failed", "libstdc++; CPython; Rust", general=True),
     Signature("interrupted", Cause.USER_STOP,
-      r"keyboardinterrupt|\^c\b|\^cterminat|(?:on|at) user request|\bsigint\b|interrupted by (?:the )?user"
-      r"|cancell?ed by (?:the )?user", _PY, general=True),
+      r"keyboardinterrupt|(?:received|got signal:?) (?:signals\.)?(?:2|sigint)\b|\^c\b|\^cterminat"
+      r"|(?:on|at) user request|\bsigint\b|interrupted by (?:the )?user|cancell?ed by (?:the )?user",
+      _PY, general=True),
     Signature("trained", Cause.FINISHED,
       r"\bfit` stopped: .{0,40}reached|training (?:is )?(?:completed|complete|finished|done)\b|\bdone training\b"
-      r"|'train_runtime'|max\S* (?:training )?(?:steps|epochs)\S* .{0,20}reached"
+      r"|'train_runtime'|\*+ train metrics|max\S* (?:training )?(?:steps|epochs)\S* .{0,20}reached"
       r"|waiting for w&b process to finish.{0,10}\(success",
       "transformers; Lightning; wandb", general=True, where="log"),
     Signature("xid", Cause.CRASHED, r"\bxid\b.{0,40}[:\s,]\d+\b",
@@ -257,9 +262,9 @@ BARE = (
       r"filenotfounderror|no such file or directory|\[errno (?:7|17|20|21|36|40)\]|file name too long|\[errno 2\]"
       r"|os error 2\b|file .{0,100}does not exist", "errno(3)", general=True, later=Cause.STORAGE),
     Signature("python", Cause.USER_ERROR, rf"^(?:\S+\.)?(?:{_EARLY})\b", _PY, general=True, later=Cause.CRASHED),
+    Signature("preempted", Cause.PREEMPTED, r"\bpreempt(?:ed|ion)\b", "various", general=True, where="log"),
     Signature("connection", Cause.NETWORK,
-      r"\b(?:http|connection|timeout|network)error\b|\bsocket\.timeout|urlerror",
-      _PY, general=True),
+      r"\b(?:http|connection|timeout|network) ?error\b|\bsocket\.timeout|urlerror", _PY, general=True),
     Signature("out_of_memory", Cause.GPU_OOM, r"out of memory", "various", general=True, where="record"),
     Signature("out_of_memory", Cause.HOST_OOM, r"out of memory", "various", general=True, where="log"),
     Signature("os_error", Cause.STORAGE, r"^(?:\S+\.)?(?:oserror|ioerror|blockingioerror)\b", _PY, general=True),
