@@ -66,8 +66,18 @@ class Adaptation:
         return replace(self, **made)
 
     def skipping(self, steps: tuple[int, int]) -> Adaptation:
-        """This one, with the data of more steps passed over."""
-        return replace(self, skip=(*self.skip, steps))
+        """This one, with the data of more steps passed over.
+
+        >>> Adaptation(skip=((7, 7), (20, 21))).skipping((3, 8)).skip
+        ((3, 8), (20, 21))
+        """
+        merged: list[tuple[int, int]] = []
+        for first, last in sorted((*self.skip, steps)):
+            if merged and first <= merged[-1][1] + 1:
+                merged[-1] = (merged[-1][0], max(last, merged[-1][1]))
+            else:
+                merged.append((first, last))
+        return replace(self, skip=tuple(merged))
 
     def skips(self, step: int) -> bool:
         """Whether the data of a step is passed over.

@@ -40,6 +40,7 @@ class Ledger:
         root: what ended the last attempt, and after which step; None if it is nothing that can be compared.
         same_root: attempts in a row that ended for that root at that step.
         behind: each time the run went back, the lineage that began then, and the step that it went back behind.
+        forgiven_behind: how many of these times a person knew of when the run was forgiven last.
     """
 
     run_id: str | None = None
@@ -61,6 +62,7 @@ class Ledger:
     root: tuple[str, int | None] | None = None
     same_root: int = 0
     behind: tuple[tuple[int, int], ...] = ()
+    forgiven_behind: int = 0
 
     def counts(self, lineage: int, step: int) -> bool:
         """Whether a state still counts: the run has not gone back behind it since.
@@ -92,7 +94,7 @@ def _after(ledger: Ledger, record: Mapping[str, Any]) -> Ledger:  # noqa: PLR091
         case "run_started":
             anew = Ledger(lineage=ledger.lineage + 1, attempts=ledger.attempts, epoch=ledger.epoch)
             fresh = anew if record.get("fresh") else ledger
-            anew = replace(fresh, gave_up=None, barren=0, idle=0, same_root=0)
+            anew = replace(fresh, gave_up=None, barren=0, idle=0, same_root=0, forgiven_behind=len(fresh.behind))
             forgiven = anew if record.get("forgive") else fresh
             if _room_was_made(ledger, record):
                 forgiven = replace(forgiven, adaptation=forget_memory(forgiven.adaptation))

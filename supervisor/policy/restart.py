@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from supervisor.policy.adapt import Adaptation, Settings
 from supervisor.policy.causes import CLASSES, Cause, CauseClass, Verdict
+from supervisor.policy.divergence import WITHIN_STEPS, Divergence, near, way_back
 from supervisor.policy.ledger import Ledger
 from supervisor.policy.shrink import Changed, NothingLeft, after_gpu_oom, after_host_oom
 
@@ -111,16 +112,20 @@ class Facts:
     Attributes:
         settings: of its program.
         needs_bytes: host memory that it took at least, or the limit that it reached; None if unknown.
+        diverged: what showed that training had diverged; None if nothing did.
+        states: steps of the good states that are there to go back to.
         chance: a number from 0 to 1, drawn anew each time: runs that failed together do not come back together.
     """
 
     settings: Settings = field(default_factory=Settings)
     needs_bytes: int | None = None
+    diverged: Divergence | None = None
+    states: tuple[int, ...] = ()
     chance: float = 0.5
 
 
 #: What may lie in the program itself, which does the same each time; the others come from around it.
-_PERHAPS_THE_PROGRAM = (Cause.CRASHED, Cause.UNKNOWN)
+_PERHAPS_THE_PROGRAM = (Cause.CRASHED, Cause.UNKNOWN, Cause.DIVERGED)
 #: Roots that are nobody's fault in the program: somebody killed it and left no word.
 _FROM_OUTSIDE = ("killed",)
 #: Roots that say of a hub that it cannot be reached, and of its cache that something is missing.
@@ -166,6 +171,8 @@ def decide(verdict: Verdict, ledger: Ledger, limits: Limits, facts: Facts | None
         return Finish()
     if (offline := _about_the_hub(verdict, ledger, facts)) is not None:
         return offline
+    if verdict.cause is Cause.DIVERGED and facts.diverged is not None:
+        return _diverged(facts.diverged, ledger, limits, facts.states)
     if CLASSES[verdict.cause] is CauseClass.PERMANENT:
         return GiveUp(f"{verdict.cause.value}: {verdict.evidence}", usage=verdict.usage and ledger.best_step < 0)
     if verdict.cause in _MEMORY:
@@ -241,6 +248,21 @@ def _tries(cause: Cause, settings: Settings) -> int:
     """Barren attempts after which nothing is left: of a program that said nothing of itself, chance gets one."""
     said = settings.micro_batch if cause is Cause.GPU_OOM else settings.loader_workers
     return _NO_CHANCE if said is None else 1
+
+
+def _diverged(diverged: Divergence, ledger: Ledger, limits: Limits, states: tuple[int, ...]) -> GoBack | GiveUp:
+    words = f"{Cause.DIVERGED.value}: {diverged.words()}"
+    if not limits.roll_back:
+        return GiveUp(f"{words}; the job says `on_nan: stop`")
+    behind = [step for _, step in ledger.behind[ledger.forgiven_behind :]]
+    way = way_back(diverged, behind, states)
+    if way is None:
+        times = near(diverged, behind)
+        steps = f"{len(times)} times within {WITHIN_STEPS} steps (behind {', '.join(map(str, times))})"
+        return GiveUp(f"{words}; the run has gone back {steps}, and it came again")
+    before, skip = way
+    data = f"of step {skip[0]}" if skip[0] == skip[1] else f"of steps {skip[0]} to {skip[1]}"
+    return GoBack(before, skip, f"go back behind step {before} and pass over the data {data}")
 
 
 def hopeless(ledger: Ledger) -> str | None:

@@ -55,15 +55,22 @@ class Refuse:
 
 
 def choose(
-    candidates: Sequence[Candidate], *, ever_committed: int, set_aside: Sequence[str], unusable: Sequence[str]
+    candidates: Sequence[Candidate],
+    *,
+    ever_committed: int,
+    set_aside: Sequence[str],
+    unusable: Sequence[str],
+    diverged: Sequence[str] = (),
 ) -> FromCandidate | Fresh | Refuse:
     """Choose where to go on from.
 
     Args:
         candidates: everything that verified.
-        ever_committed: checkpoints of this run that the journal has seen, since its last fresh start.
+        ever_committed: checkpoints of this run that the journal has seen, since its last fresh start, and that
+            it has not gone back behind; if it has gone back behind all of them, it begins at step 0.
         set_aside: names below ``torn/``, with the reason of each.
         unusable: checkpoints that could not be read, with the reason of each.
+        diverged: those that were taken after training had gone wrong, where they are not wanted.
 
     >>> choose([], ever_committed=0, set_aside=[], unusable=[])
     Fresh()
@@ -73,8 +80,8 @@ def choose(
     """
     if candidates:
         return FromCandidate(max(candidates, key=lambda c: (c.lineage, c.step, c.source == "snapshot")))
-    if ever_committed == 0 and not set_aside and not unusable:
+    if ever_committed == 0 and not set_aside and not unusable and not diverged:
         return Fresh()
-    known = [*unusable, *set_aside]
+    known = [*unusable, *diverged, *set_aside]
     listed = "; ".join(known) if known else f"the journal names {ever_committed}, none of them is there"
     return Refuse(f"this run has had checkpoints and none of them is intact: {listed}", transient=bool(unusable))

@@ -48,3 +48,10 @@ def test_a_listing_that_shows_nothing_is_not_believed() -> None:
     chosen = choose([], ever_committed=2, set_aside=[], unusable=[])
     assert isinstance(chosen, Refuse)
     assert "the journal names 2, none of them is there" in chosen.reason
+
+
+def test_a_state_from_after_training_went_wrong_is_no_reason_to_start_anew() -> None:
+    chosen = choose([], ever_committed=0, set_aside=[], unusable=[], diverged=["checkpoint-40: training had diverged"])
+    assert isinstance(chosen, Refuse)
+    assert "checkpoint-40: training had diverged" in chosen.reason
+    assert not chosen.transient
