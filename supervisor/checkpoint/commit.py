@@ -19,7 +19,7 @@ from pathlib import Path
 from supervisor.checkpoint.contents import check_file, missing_part
 from supervisor.checkpoint.files import identity, make_directory, open_file, sync_directory
 from supervisor.checkpoint.flaws import FlawError
-from supervisor.checkpoint.manifest import Manifest, encode
+from supervisor.checkpoint.manifest import Health, Manifest, encode
 from supervisor.checkpoint.names import MANIFEST, checkpoint_name
 from supervisor.checkpoint.parts import Part, part_from_bytes
 from supervisor.checkpoint.refusals import PartError, StepTakenError, naming
@@ -60,6 +60,7 @@ def commit(
     parts: Sequence[Part],
     confirm: Callable[[], None],
     clock: Callable[[], float],
+    health: Health | None = None,
 ) -> Committed:
     """Write a checkpoint that appears whole or not at all.
 
@@ -74,6 +75,7 @@ def commit(
             what it likes if the commit must not be (the lease is lost, a slot
             was overwritten while it was read).
         clock: monotonic time [s].
+        health: how training was; None where nobody knows.
 
     Raises:
         StepTakenError: the name is taken by anything but this same checkpoint.
@@ -96,7 +98,14 @@ def commit(
         try:
             with staging(checkpoints, target.name) as staged:
                 entries = staged.write(parts)
-                manifest = Manifest(run_id=run_id, lineage=lineage, step=step, world_size=world_size, files=entries)
+                manifest = Manifest(
+                    run_id=run_id,
+                    lineage=lineage,
+                    step=step,
+                    world_size=world_size,
+                    files=entries,
+                    health=health or Health(),
+                )
                 _look(staged, manifest)
                 staged.write([part_from_bytes(MANIFEST, encode(manifest))])
                 staged.publish(target, confirm)

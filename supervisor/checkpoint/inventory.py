@@ -7,11 +7,12 @@ that the journal knows are looked up by opening them, which asks the server.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from supervisor.checkpoint.files import identity
+from supervisor.checkpoint.manifest import Manifest
 from supervisor.checkpoint.names import step_of
 from supervisor.checkpoint.refusals import naming
 from supervisor.checkpoint.verify import Intact, Verdict, read_manifest, verify
@@ -47,10 +48,13 @@ class Newest:
         intact: the newest that verifies; None if none does.
         rejected: those looked at that do not verify, newest first. An
             `Unreadable` among them may be newer than ``intact``.
+        unwanted: those whose manifest says that they are not to be resumed from, newest first;
+            no more of them was read.
     """
 
     intact: Found | None
     rejected: tuple[Found, ...]
+    unwanted: tuple[Found, ...] = ()
 
 
 def survey(checkpoints: Path, run_id: str | None, known: Iterable[Path] = ()) -> list[Found]:
@@ -69,16 +73,26 @@ def survey(checkpoints: Path, run_id: str | None, known: Iterable[Path] = ()) ->
     return sorted(found, key=lambda each: each.age, reverse=True)
 
 
-def newest_intact(checkpoints: Path, run_id: str | None, known: Iterable[Path] = ()) -> Newest:
+def newest_intact(
+    checkpoints: Path,
+    run_id: str | None,
+    known: Iterable[Path] = (),
+    wanted: Callable[[Manifest], bool] = lambda _manifest: True,
+) -> Newest:
     """Find the highest (lineage, step) that verifies, reading no more than it takes.
 
     All manifests are read; whole checkpoints only from the newest down to the
     first intact one, so what is older than that is rejected only if its
-    manifest shows why. Arguments and errors are those of `survey`.
+    manifest shows why. Arguments and errors are those of `survey`; ``wanted`` asks whether
+    a checkpoint would be resumed from.
     """
-    found = [Found(path, step, read_manifest(path, run_id)) for path, step in _candidates(checkpoints, known)]
+    found = _by_manifest(checkpoints, run_id, known)
     rejected = [each for each in found if not isinstance(each.verdict, Intact)]
-    hopeful = [each for each in found if isinstance(each.verdict, Intact)]
+    hopeful: list[Found] = []
+    unwanted: list[Found] = []
+    for each in found:
+        if isinstance(each.verdict, Intact):
+            (hopeful if wanted(each.verdict.manifest) else unwanted).append(each)
     intact = None
     for each in sorted(hopeful, key=lambda each: each.age, reverse=True):
         read = Found(each.path, each.step, verify(each.path, run_id))
@@ -86,7 +100,21 @@ def newest_intact(checkpoints: Path, run_id: str | None, known: Iterable[Path] =
             intact = read
             break
         rejected.append(read)
-    return Newest(intact, tuple(sorted(rejected, key=lambda each: each.step, reverse=True)))
+    rejected.sort(key=lambda each: each.step, reverse=True)
+    unwanted.sort(key=lambda each: each.age, reverse=True)
+    return Newest(intact, tuple(rejected), tuple(unwanted))
+
+
+def promising(
+    checkpoints: Path, run_id: str | None, known: Iterable[Path], wanted: Callable[[Manifest], bool]
+) -> list[Found]:
+    """Those that may be resumed from, as far as their manifests tell; arguments and errors of `newest_intact`."""
+    found = _by_manifest(checkpoints, run_id, known)
+    return [each for each in found if isinstance(each.verdict, Intact) and wanted(each.verdict.manifest)]
+
+
+def _by_manifest(checkpoints: Path, run_id: str | None, known: Iterable[Path]) -> list[Found]:
+    return [Found(path, step, read_manifest(path, run_id)) for path, step in _candidates(checkpoints, known)]
 
 
 def _candidates(checkpoints: Path, known: Iterable[Path]) -> list[tuple[Path, int]]:

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from xxhash import xxh3_128_hexdigest
@@ -30,6 +31,7 @@ _SEAL_OPENS = b'{"seal": "'
 _BODY_AT = len(_SEAL_OPENS) + 32
 _DIGEST = re.compile(r"[0-9a-f]{32}")
 _MAX_INT = 2**63 - 1
+_MAX_FLOAT = sys.float_info.max
 
 
 class ManifestError(FlawError):
@@ -48,6 +50,21 @@ class Entry:
     xxh3_128: str
 
 
+@dataclass(frozen=True, slots=True)
+class Health:
+    """How training was when the state was taken.
+
+    Attributes:
+        loss: of the last step; None where it is not known, or was no finite number.
+        grad_norm: of the last step, likewise.
+        diverged: whether training had gone wrong by then; such a state is not resumed from, unless that is wanted.
+    """
+
+    loss: float | None = None
+    grad_norm: float | None = None
+    diverged: bool = False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
     """What was committed.
@@ -58,6 +75,7 @@ class Manifest:
         step: optimizer steps done.
         world_size: ranks that took part.
         files: each file by its name, without the manifest itself.
+        health: how training was.
     """
 
     run_id: str
@@ -65,6 +83,7 @@ class Manifest:
     step: int
     world_size: int
     files: Mapping[str, Entry]
+    health: Health = field(default_factory=Health)
 
     @property
     def total_bytes(self) -> int:
@@ -85,6 +104,9 @@ def encode(manifest: Manifest) -> bytes:
         "lineage": manifest.lineage,
         "step": manifest.step,
         "world_size": manifest.world_size,
+        "loss": manifest.health.loss,
+        "grad_norm": manifest.health.grad_norm,
+        "diverged": manifest.health.diverged,
         "files": {
             name: {"bytes": entry.bytes, "xxh3_128": entry.xxh3_128} for name, entry in sorted(manifest.files.items())
         },
@@ -126,7 +148,24 @@ def parse(data: bytes) -> Manifest:
         step=_integer(document, "step", least=0),
         world_size=_integer(document, "world_size", least=1),
         files=_files(document),
+        health=_health(document),
     )
+
+
+def _health(document: dict[str, Any]) -> Health:
+    diverged = document.get("diverged", False)  # releases before this key knew nothing of it
+    if not isinstance(diverged, bool):
+        raise ManifestError("diverged: neither true nor false")
+    return Health(_number(document, "loss"), _number(document, "grad_norm"), diverged)
+
+
+def _number(holder: dict[str, Any], key: str) -> float | None:
+    value = holder.get(key)
+    if value is None:
+        return None
+    if type(value) not in (int, float) or not abs(value) <= _MAX_FLOAT:
+        raise ManifestError(f"{key}: not a finite number")
+    return float(value)
 
 
 def _integer(holder: dict[str, Any], key: str, *, least: int) -> int:

@@ -3,6 +3,7 @@
 Rule 1: the newest intact checkpoint never goes.
 Rule 2: only intact checkpoints are counted and only they are deleted; what is
 torn is evidence, what is foreign is not ours, what is unreadable is unknown.
+Rule 3: however many were taken after training went wrong, the newest from before stay.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ def to_delete(
     keep_last: int,
     keep_every: int | None = None,
     protected: Collection[Path] = frozenset(),
+    diverged: Collection[Path] = frozenset(),
 ) -> list[Path]:
     """Choose the checkpoints that are no longer needed, oldest first.
 
@@ -32,6 +34,7 @@ def to_delete(
         keep_every: of every so many steps, the first checkpoint in them stays
             for ever: with 1000, one at step 2000, or else the first after it.
         protected: checkpoints that stay whatever their age (being read, the best).
+        diverged: those that were taken after training had gone wrong.
 
     >>> paths = [(0, step, Path(str(step))) for step in (10, 20, 30, 40)]
     >>> to_delete(paths, keep_last=2)
@@ -42,7 +45,8 @@ def to_delete(
     if keep_last < LEAST_KEPT:
         raise ValueError(f"keep_last is {keep_last}, at least {LEAST_KEPT} have to stay")
     oldest_first = sorted(intact)
-    stay = set(protected) | {path for _, _, path in oldest_first[-keep_last:]}
+    good = [path for _, _, path in oldest_first if path not in diverged]
+    stay = {*protected, *good[-LEAST_KEPT:], *(path for _, _, path in oldest_first[-keep_last:])}
     if keep_every is not None:
         stay |= _milestones(oldest_first, keep_every)
     return [path for _, _, path in oldest_first if path not in stay]

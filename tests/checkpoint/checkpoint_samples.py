@@ -11,6 +11,7 @@ from pathlib import Path
 from killing import KILLED
 
 from supervisor.checkpoint.commit import Committed, commit
+from supervisor.checkpoint.manifest import Health
 from supervisor.checkpoint.parts import Part, part_from_bytes
 
 ROOT = Path(__file__).parents[2]
@@ -53,6 +54,7 @@ def commit_step(
     lineage: int = 0,
     made_of: list[Part] | None = None,
     confirm: Callable[[], None] = lambda: None,
+    health: Health | None = None,
 ) -> Committed:
     return commit(
         checkpoints,
@@ -63,6 +65,7 @@ def commit_step(
         parts=parts(step) if made_of is None else made_of,
         confirm=confirm,
         clock=time.monotonic,
+        health=health,
     )
 
 

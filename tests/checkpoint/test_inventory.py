@@ -7,9 +7,10 @@ import pytest
 from checkpoint_samples import RUN, commit_step, tree
 
 from supervisor.checkpoint import inventory
-from supervisor.checkpoint.inventory import newest_intact, survey
+from supervisor.checkpoint.inventory import newest_intact, promising, survey
+from supervisor.checkpoint.manifest import Health, Manifest
 from supervisor.checkpoint.refusals import StorageError
-from supervisor.checkpoint.verify import Foreign, Intact, Torn, Unreadable
+from supervisor.checkpoint.verify import Foreign, Intact, Torn, Unreadable, verify
 
 
 def tear(directory: Path) -> None:
@@ -118,3 +119,29 @@ def test_looking_changes_nothing(run: Path) -> None:
     survey(run, RUN)
     newest_intact(run, RUN)
     assert tree(run) == before
+
+
+def test_what_is_not_wanted_is_passed_over_unread(run: Path) -> None:
+    commit_step(run, 60, lineage=1, health=Health(loss=9.5, diverged=True))
+    for name in ("checkpoint-60", "checkpoint-25"):
+        tear(run / name)  # nobody looks
+
+    def wanted(manifest: Manifest) -> bool:
+        return not manifest.health.diverged and manifest.lineage == 0
+
+    newest = newest_intact(run, RUN, wanted=wanted)
+    assert newest.intact is not None
+    assert newest.intact.step == 40
+    assert [each.step for each in newest.unwanted] == [60, 25]
+    assert [each.step for each in newest.rejected] == [500]
+    assert sorted(each.step for each in promising(run, RUN, [], wanted)) == [10, 20, 30, 40]
+
+
+def test_how_training_was_is_under_the_seal(run: Path) -> None:
+    made = commit_step(run, 60, health=Health(9.5, None, diverged=True))
+    found = verify(made.path, RUN)
+    assert isinstance(found, Intact)
+    assert found.manifest.health == Health(9.5, None, diverged=True)
+    text = (made.path / "manifest.json").read_text()
+    (made.path / "manifest.json").write_text(text.replace('"diverged": true', '"diverged": false'))
+    assert verify(made.path, RUN) == Torn("manifest.json: content changed")

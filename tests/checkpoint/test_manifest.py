@@ -11,6 +11,7 @@ from supervisor.checkpoint.manifest import (
     FORMAT,
     MAX_BYTES,
     Entry,
+    Health,
     Manifest,
     ManifestError,
     NewerFormatError,
@@ -26,6 +27,7 @@ SAMPLE = Manifest(run_id="run-a", lineage=1, step=20, world_size=2, files={"stat
 counts = st.integers(0, 2**63 - 1)
 names = st.text(min_size=1, max_size=40).filter(lambda name: is_plain(name) and name != MANIFEST)
 digests = st.text("0123456789abcdef", min_size=32, max_size=32)
+finite = st.none() | st.floats(allow_nan=False, allow_infinity=False)
 manifests = st.builds(
     Manifest,
     run_id=st.text(min_size=1).filter(str.isprintable),
@@ -33,6 +35,7 @@ manifests = st.builds(
     step=counts,
     world_size=st.integers(1, 2**63 - 1),
     files=st.dictionaries(names, st.builds(Entry, counts, digests), max_size=5),
+    health=st.builds(Health, finite, finite, st.booleans()),
 )
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -60,13 +63,21 @@ def test_what_is_encoded_is_parsed(manifest: Manifest) -> None:
 
 def test_it_is_json_for_people_and_tools() -> None:
     body = json.loads(encode(SAMPLE))
-    assert list(body) == ["seal", "format", "run_id", "lineage", "step", "world_size", "files"]
+    assert list(body) == [
+        *("seal", "format", "run_id", "lineage", "step", "world_size"),
+        *("loss", "grad_norm", "diverged", "files"),
+    ]
     assert body["files"] == {"state.json": {"bytes": 2, "xxh3_128": DIGEST}}
 
 
 def test_keys_of_the_future_are_passed_over() -> None:
     files = {"state.json": {"bytes": 2, "xxh3_128": DIGEST, "note": 1}}
-    assert parse(seal(document(diverged=True, files=files))) == SAMPLE
+    assert parse(seal(document(mood="good", files=files))) == SAMPLE
+
+
+def test_a_manifest_of_before_there_was_any_health_is_of_a_good_state() -> None:
+    body = {key: value for key, value in document().items() if key not in ("loss", "grad_norm", "diverged")}
+    assert parse(seal(body)) == SAMPLE
 
 
 def test_a_format_of_the_future_is_not_ours_to_judge() -> None:
@@ -126,6 +137,11 @@ def test_a_wrong_value_is_refused_or_understood(key: str, value: Any) -> None:
         ({"format": 0}, "format: not a whole number of at least 1"),
         ({"format": None}, "format: not a whole number of at least 1"),
         ({"run_id": ""}, "run_id: not a name"),
+        ({"diverged": 1}, "diverged: neither true nor false"),
+        ({"loss": "nan"}, "loss: not a finite number"),
+        ({"loss": float("nan")}, "loss: not a finite number"),
+        ({"grad_norm": float("inf")}, "grad_norm: not a finite number"),
+        ({"grad_norm": 10**400}, "grad_norm: not a finite number"),
         ({"files": []}, "files: not an object"),
         ({"files": {"a": []}}, "files: a: not an object"),
         ({"files": {"a": {"bytes": -1, "xxh3_128": DIGEST}}}, "files: a: bytes: not a whole number of at least 0"),

@@ -34,6 +34,16 @@ def test_the_newest_the_protected_and_the_milestones_stay(
     assert [ages[path] for path in gone] == sorted(ages[path] for path in gone), "oldest first"
 
 
+@given(checkpoints, keeps, st.sets(st.integers(0, 300).map(lambda step: Path(str(step)))))
+def test_the_last_good_ones_stay_however_many_come_after_training_went_wrong(
+    intact: list[tuple[int, int, Path]], keep_last: int, diverged: set[Path]
+) -> None:
+    gone = to_delete(intact, keep_last, diverged=diverged)
+    good = [each[2] for each in sorted(intact) if each[2] not in diverged]
+    assert not set(good[-2:]) & set(gone)
+    assert set(gone) <= set(to_delete(intact, keep_last))
+
+
 @given(checkpoints, keeps, everys)
 def test_the_order_of_the_arguments_does_not_matter_and_twice_is_once(
     intact: list[tuple[int, int, Path]], keep_last: int, keep_every: int | None
