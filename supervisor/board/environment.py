@@ -27,6 +27,8 @@ ACCEPT_CHANGES = "SUPERVISOR_ACCEPT_CHANGES"
 ACCUMULATION = "SUPERVISOR_ACCUMULATION"
 #: What is changed of the program's own settings so that it can go on: one JSON object.
 ADAPTED = "SUPERVISOR_ADAPTED"
+#: What follows when the loss diverges, as in the job file.
+ON_NAN = "SUPERVISOR_ON_NAN"
 #: Samples that one device is to take at a time, for programs that are not transformers'; only where it was changed.
 MICRO_BATCH = "SUPERVISOR_MICRO_BATCH"
 #: Set for workers that are to wait at the gate until the attempt before them has ended.
@@ -61,6 +63,7 @@ def worker_environment(
     node: int = 0,
     accumulation: int | None = None,
     adapted: Mapping[str, Any] | None = None,
+    on_nan: str = "ignore",
 ) -> dict[str, str]:
     """The variables of one attempt; the supervisor is this process.
 
@@ -80,6 +83,7 @@ def worker_environment(
         node: number of this node.
         accumulation: micro-batches of a step, in place of the program's own number.
         adapted: what else is changed of the program's own settings.
+        on_nan: as in the job file.
     """
     made = {
         BOARD: str(board),
@@ -93,6 +97,7 @@ def worker_environment(
         PID: str(os.getpid()),
         TICKS: str(start_ticks(os.getpid()) or 0),
         WORLD_SIZE: str(world_size),
+        ON_NAN: on_nan,
         MARKER: marker(run_id, attempt, node),
     }
     if resume_from is not None:

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from supervisor.board.pages import PAGE
 
 MAGIC = b"LSREGION"
-VERSION = 1
+VERSION = 2
 _LENGTH = struct.Struct("<Q")
 
 
@@ -201,6 +201,7 @@ class SlotHeader:
         json_crc: its checksum.
         history_bytes: length of the log history that belongs to it.
         time_s: wall time at which it was taken [s]; for people only.
+        diverged: 1 if this rank's loss or gradients had gone wrong by then, else 0.
     """
 
     sequence: int
@@ -212,6 +213,7 @@ class SlotHeader:
     json_crc: int
     history_bytes: int
     time_s: float
+    diverged: int = 0
 
     def encode(self) -> bytes:
         """Fields and their checksum."""
@@ -225,6 +227,7 @@ class SlotHeader:
             self.json_crc,
             self.history_bytes,
             self.time_s,
+            self.diverged,
         )
         return raw + _LENGTH.pack(zlib.crc32(raw))
 
@@ -241,5 +244,5 @@ class SlotHeader:
         return header if header.sequence > 0 else None
 
 
-_SLOT = struct.Struct("<QqqqqqQqd")
+_SLOT = struct.Struct("<QqqqqqQqdq")
 SLOT_HEADER_BYTES = _SLOT.size + _LENGTH.size

@@ -64,13 +64,13 @@ class Beat:
         resumed: step that training went on from, -1 before it began.
         max_steps: where training ends, -1 while unknown.
         time_s: monotonic time of the last change [s]; one clock per machine.
-        loss: last loss logged, NaN while unknown.
+        loss: of the last step, infinite if it was no finite number, NaN while unknown.
         step_s: usual duration of a step [s], NaN while unknown.
         snapshot_s: time a snapshot usually keeps training waiting [s], NaN while unknown.
         wish: generation of memory asked for, 0 for none.
         wish_bytes: size asked for.
         trained: a `Trained`.
-        grad_norm: last gradient norm seen, NaN while unknown.
+        grad_norm: of the last step, infinite if it was no finite number, NaN while unknown.
         own_s: what a step usually takes of this rank alone, before it waits for the others [s], NaN while unknown.
         diverged_at: first step whose loss or gradient was not finite, or far from the usual; -1 for none.
         micro_batch: samples that one device takes at a time, -1 while unknown.

@@ -91,6 +91,7 @@ def attempt_command(
         node=world.node,
         accumulation=order.start.accumulation,
         adapted=order.adaptation.told(),
+        on_nan=job.recovery.on_nan,
     )
     if order.rendezvous.nodes > 1 and world.interface is not None and GLOO not in {*job.env, *world.environment}:
         environment[GLOO] = world.interface

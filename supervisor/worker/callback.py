@@ -23,6 +23,7 @@ from supervisor.board.pages import Phase, Trained
 from supervisor.worker import randomness, tree
 from supervisor.worker.capture import OPTIMIZER, ModelCapture, Tensors, split_optimizer
 from supervisor.worker.facts import base_of, batch_of, libraries
+from supervisor.worker.health import Health, await_end
 from supervisor.worker.resume import Resume, find
 from supervisor.worker.seat import Seat, WorldSizeError, seat, supervised
 from supervisor.worker.snapshots import SnapshotTaker
@@ -49,6 +50,7 @@ class SupervisorCallback(TrainerCallback):  # type: ignore[misc]  # transformers
         self._resume: Resume | None = None
         self._edge = False
         self._first = True
+        self._health = Health()
         self._libraries: dict[str, str] = {}
         self._rows = 0
         self._history_bytes = 0
@@ -114,6 +116,7 @@ class SupervisorCallback(TrainerCallback):  # type: ignore[misc]  # transformers
         self._taker = SnapshotTaker(self._at, since=self._resume.step if self._resume is not None else 0)
         if self._resume is not None:
             self._restore(self._resume, args, kwargs)
+        self._health.attach(self._trainer, kwargs.get("optimizer"), self._at.rank)
         self._first, self._edge = True, False
         if self._at.leads:
             remember_modules(self._at)
@@ -192,9 +195,9 @@ class SupervisorCallback(TrainerCallback):  # type: ignore[misc]  # transformers
             self._at.publish(phase=Phase.EVALUATING)
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Publish the loss."""
+        """Publish the loss, where steps are not looked at one by one."""
         loss = (kwargs.get("logs") or {}).get("loss")
-        if self._seat is not None and isinstance(loss, (int, float)):
+        if self._seat is not None and not self._health.looks and isinstance(loss, (int, float)):
             self._at.publish(loss=float(loss))
 
     def on_train_end(
@@ -203,6 +206,10 @@ class SupervisorCallback(TrainerCallback):  # type: ignore[misc]  # transformers
         """Training is over: snapshot the state that it ends in."""
         if self._seat is None:
             return
+        measured = self._health.settle(state.global_step)
+        self._health.detach()
+        if measured.ends:
+            await_end(self._at, self._taker, state.global_step, measured)  # nobody wants to keep such an end
         if not self._at.orders().period:
             self._at.announce(phase=Phase.TRAINED, step=state.global_step, trained=Trained.WITHOUT_SNAPSHOT)
             return
@@ -219,6 +226,7 @@ class SupervisorCallback(TrainerCallback):  # type: ignore[misc]  # transformers
     def _settle(self, state: TrainerState, kwargs: dict[str, Any]) -> None:
         orders = self._at.orders()
         step = state.global_step
+        measured = self._health.settle(step)
         asked_for = orders.asks_for(step)
         due = orders.period and (step % orders.period == 0 or asked_for or orders.drain)
         if due:
@@ -229,7 +237,9 @@ class SupervisorCallback(TrainerCallback):  # type: ignore[misc]  # transformers
         assert self._taker is not None
         snapshot_s = self._snapshot_s.add(self._taker.cost_s if due else float("nan"))
         tell = self._at.announce if asked_for else self._at.publish
-        tell(phase=Phase.TRAINING, step=state.global_step, step_s=step_s, snapshot_s=snapshot_s)
+        tell(phase=Phase.TRAINING, step=step, step_s=step_s, snapshot_s=snapshot_s, **measured.beat())
+        if measured.ends:
+            await_end(self._at, self._taker, step, measured)
         self._obey()
 
     def _obey(self) -> None:
@@ -248,6 +258,7 @@ class SupervisorCallback(TrainerCallback):  # type: ignore[misc]  # transformers
         assert self._taker is not None
         began_s = time.perf_counter()
         told: dict[str, Any] = {"rank": {"rng": randomness.capture(), "trainer": self._sums()}}
+        told["rank"]["health"] = self._health.newest.told()
         files: dict[str, Tensors] = {}
         if self._at.leads:
             told["shared"], files = self._shared(state, kwargs, trained)
@@ -258,6 +269,7 @@ class SupervisorCallback(TrainerCallback):  # type: ignore[misc]  # transformers
         self._taker.take(
             step=state.global_step,
             trained=trained,
+            diverged=self._health.newest.bad,
             files=files,
             told=told,
             history_bytes=self._history_bytes,

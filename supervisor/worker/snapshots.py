@@ -70,6 +70,7 @@ class SnapshotTaker:
         *,
         step: int,
         trained: bool,
+        diverged: bool = False,
         files: Mapping[str, Tensors],
         told: Any,
         history_bytes: int,
@@ -80,6 +81,7 @@ class SnapshotTaker:
         Args:
             step: number of settled optimizer steps.
             trained: whether training is over.
+            diverged: whether training has gone wrong by then.
             files: file name to live tensors.
             told: the JSON part.
             history_bytes: how much of the log history belongs to it.
@@ -107,6 +109,7 @@ class SnapshotTaker:
             json_crc=0,
             history_bytes=history_bytes,
             time_s=time.time(),
+            diverged=int(diverged),
         )
 
         def publish() -> None:
