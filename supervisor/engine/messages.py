@@ -244,6 +244,8 @@ def _read_order(told: Mapping[str, Any]) -> AttemptOrder:
     start["identity"] = None if identity is None else _identity(identity)
     rendezvous = _typed(Rendezvous(**told["rendezvous"]))
     adaptation = Adaptation().after(told["adaptation"])
+    if adaptation.told() != told["adaptation"]:
+        raise TypeError(f"{told['adaptation']!r} is no adaptation")
     made = {**told, "start": _typed(Start(**start)), "rendezvous": rendezvous, "adaptation": adaptation}
     return _typed(AttemptOrder(**made))
 
