@@ -231,17 +231,12 @@ class SlotReader:
         return raw if zlib.crc32(raw) == snapshot.header.json_crc else None
 
 
-def newest_common(per_rank: Sequence[Sequence[Snapshot]]) -> list[Snapshot] | None:
-    """The newest snapshot that is whole on every rank, as one per rank; None if there is none.
+def common(per_rank: Sequence[Sequence[Snapshot]]) -> list[list[Snapshot]]:
+    """Every snapshot that is whole on every rank, as one per rank, newest first.
 
     A state at the training's end counts only if it is that on all ranks, and all ranks must
     have taken it in the same attempt: a step that is done again need not come out the same.
     """
-    return next(iter(common(per_rank)), None)
-
-
-def common(per_rank: Sequence[Sequence[Snapshot]]) -> list[list[Snapshot]]:
-    """Every snapshot that is whole on every rank, as one per rank, newest first; see `newest_common`."""
     if not per_rank:
         return []
     shared = set.intersection(*({s.identity for s in one} for one in per_rank))

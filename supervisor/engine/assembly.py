@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from supervisor.board.slots import SlotReader, Snapshot
+from supervisor.checkpoint.manifest import Health
 from supervisor.checkpoint.parts import Part, part_from_bytes, part_from_range
 from supervisor.engine.memory import Memory, Whole
 from supervisor.errors import DiskError
@@ -71,12 +72,14 @@ class Contents:
         images: the tensor files that lie in slots, and whose.
         others: those of other nodes.
         stood_in: ranks whose own state is lost, and the rank whose state stands in for it.
+        health: how training was.
     """
 
     texts: tuple[Part, ...]
     images: tuple[tuple[str, Source], ...]
     others: tuple[Part, ...] = ()
     stood_in: Mapping[int, int] = field(default_factory=dict)
+    health: Health = field(default_factory=Health)
 
     def parts(self) -> list[Part]:
         """All files."""
@@ -111,6 +114,7 @@ def contents(
     shared: dict[str, Any] = dict(told[0]["shared"])
     ranks = {source.rank: one["rank"] for source, one in zip(sources, told, strict=True)}
     ranks |= {share.rank: share.told for share in others}
+    health = _health([one.get("health") for one in ranks.values()])
     stood_in = {rank: min(ranks) for rank in lost}
     ranks |= {rank: ranks[other] for rank, other in stood_in.items()}
     trainer_state, adapter_config = shared.pop("trainer_state"), shared.pop("adapter_config")
@@ -137,7 +141,19 @@ def contents(
         name = own_file(other)
         if name in own:
             foreign.append(Part(own_file(rank), own[name].size, own[name].pieces))
-    return Contents(tuple(texts), tuple(images), tuple(foreign), stood_in)
+    return Contents(tuple(texts), tuple(images), tuple(foreign), stood_in, health)
+
+
+def _health(told: Sequence[Any]) -> Health:
+    """How training was, from what each rank told: the mean loss, and wrong if one rank says so."""
+    known = [one for one in told if isinstance(one, Mapping)]
+    losses = [one["loss"] for one in known if one.get("loss") is not None]
+    norms = [one["grad_norm"] for one in known if one.get("grad_norm") is not None]
+    return Health(
+        sum(losses) / len(losses) if losses and len(losses) == len(told) else None,
+        max(norms, default=None),
+        any(one.get("diverged") is True for one in known),
+    )
 
 
 def own_file(rank: int) -> str:

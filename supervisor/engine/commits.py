@@ -155,6 +155,7 @@ class Committer:
                 parts=made.parts(),
                 confirm=confirm,
                 clock=time.monotonic,
+                health=made.health,
             )
         except Exception as error:  # every failed commit is an incident, and none may end the thread
             full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
@@ -173,11 +174,12 @@ class Committer:
         return Answer(order, committed, problem, final_problem=final_problem)
 
     def _retain(self) -> str | None:
-        intact = []
+        intact, diverged = [], set()
         for path in (self._run_dir / "checkpoints").glob("checkpoint-*"):
             verdict = read_manifest(path, self._run_id)
             if isinstance(verdict, Intact):
                 intact.append((verdict.manifest.lineage, verdict.manifest.step, path))
-        outcomes = [delete(path) for path in to_delete(intact, self._keep_last)]
+                diverged |= {path} if verdict.manifest.health.diverged else set()
+        outcomes = [delete(path) for path in to_delete(intact, self._keep_last, diverged=diverged)]
         problems = [f"{o.path.name} could not be removed: {o.reason}" for o in outcomes if isinstance(o, NotDeleted)]
         return "; ".join(problems) or None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from supervisor.engine.progress import known
 from supervisor.engine.wishes import Wishes
 from supervisor.errors import ExitCode
 from supervisor.job import Job, Off
-from supervisor.policy.adapt import CHANGES, Settings
+from supervisor.policy.adapt import CHANGES
 from supervisor.policy.causes import Cause, Verdict
 from supervisor.policy.ledger import Ledger
 from supervisor.policy.restart import Adapt, Facts, Finish, GiveUp, GoBack, LeaveNode, Limits, Restart, decide, hopeless
@@ -63,7 +62,7 @@ class Course:
         *,
         trained: bool,
         nodes: Sequence[str] = (),
-        settings: Settings | None = None,
+        facts: Facts | None = None,
     ) -> None:
         """Take the course that follows an attempt.
 
@@ -72,9 +71,8 @@ class Course:
             ledger: of the run, this attempt included.
             trained: whether its training had begun.
             nodes: names of those on which the cause lies.
-            settings: of its program, as far as they are known.
+            facts: what it left besides.
         """
-        facts = Facts(settings=settings or Settings(), chance=random.random())  # noqa: S311 - it spreads pauses
         decision = decide(verdict, ledger, self._limits, facts)
         match decision:
             case Finish():
@@ -87,16 +85,26 @@ class Course:
                 self._incident(verdict, detail, nodes)
                 self.write("adapted", detail=detail, **{CHANGES: to.told()})
                 self._again("adapt", delay_s, detail)
-            case GoBack(before, skip, detail):
-                self._incident(verdict, detail, nodes)
-                changes = ledger.adaptation.skipping(skip).told()
-                self.write("adapted", lineage=ledger.lineage + 1, before=before, detail=detail, **{CHANGES: changes})
-                self._again("roll_back", 0.0, detail)
+            case GoBack():
+                self._go_back(verdict, decision, ledger, nodes)
+                self._again("roll_back", 0.0, decision.detail)
             case LeaveNode(reason):
                 self._incident(verdict, "leave this allocation", nodes)
                 self.wishes.hand_back(reason)
             case GiveUp():
                 self._give_up(verdict, decision, nodes)
+
+    def remember(self, words: str, ledger: Ledger, facts: Facts) -> None:
+        """An attempt that had diverged was taken away: whoever goes on with the run goes on behind that."""
+        verdict = Verdict(Cause.DIVERGED, words)
+        decision = decide(verdict, ledger, self._limits, facts)
+        if isinstance(decision, GoBack):
+            self._go_back(verdict, decision, ledger)
+
+    def _go_back(self, verdict: Verdict, decision: GoBack, ledger: Ledger, nodes: Sequence[str] = ()) -> None:
+        changes = {CHANGES: ledger.adaptation.skipping(decision.skip).told()}
+        self._incident(verdict, decision.detail, nodes)
+        self.write("adapted", lineage=ledger.lineage + 1, before=decision.before, detail=decision.detail, **changes)
 
     @property
     def _limits(self) -> Limits:

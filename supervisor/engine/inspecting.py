@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from supervisor.checkpoint.inventory import Found, survey
+from supervisor.checkpoint.manifest import Manifest
 from supervisor.checkpoint.verify import Foreign, Intact, Torn
 from supervisor.engine.opening import history
-from supervisor.engine.resuming import torn_ones
+from supervisor.engine.resuming import torn_ones, wanted_by
+from supervisor.errors import JobError
+from supervisor.job import read_resolved
 from supervisor.report.find import check_run
 
 
@@ -20,19 +24,24 @@ class Inspection:
     Attributes:
         found: those below ``checkpoints/``, the intact ones first, newest first.
         set_aside: those below ``torn/``, with the reason.
+        wanted: asks whether one would be resumed from, as far as its manifest tells.
     """
 
     found: list[Found]
     set_aside: tuple[str, ...]
+    wanted: Callable[[Manifest], bool] = lambda _manifest: True
 
     @property
     def resume_from(self) -> Path | None:
-        """The newest intact one."""
-        return next((f.path for f in self.found if isinstance(f.verdict, Intact)), None)
+        """The newest intact one that counts."""
+        return next((f.path for f in self.found if isinstance(f.verdict, Intact) and self._wants(f)), None)
+
+    def _wants(self, one: Found) -> bool:
+        return isinstance(one.verdict, Intact) and self.wanted(one.verdict.manifest)
 
     def as_json(self) -> dict[str, Any]:
         """The contract's `verify --json`."""
-        listed = [_entry(one) for one in self.found]
+        listed = [_entry(one, wanted=self._wants(one)) for one in self.found]
         for line in self.set_aside:
             path, _, reason = line.partition(": ")
             listed.append({"path": path, "step": _step(path), "state": "torn", "reason": reason, "bytes": None})
@@ -60,14 +69,25 @@ def inspect(run_dir: Path) -> Inspection:
     check_run(run_dir)
     ledger = history(run_dir)
     known = [run_dir / path for _, _, path in ledger.committed]
-    return Inspection(survey(run_dir / "checkpoints", ledger.run_id, known), torn_ones(run_dir))
+    found = survey(run_dir / "checkpoints", ledger.run_id, known)
+    return Inspection(found, torn_ones(run_dir), wanted_by(ledger, take_diverged=_takes_diverged(run_dir)))
 
 
-def _entry(one: Found) -> dict[str, Any]:
+def _takes_diverged(run_dir: Path) -> bool:
+    try:
+        recovery = read_resolved(run_dir / "job.yaml").get("recovery")
+    except JobError:
+        return False  # it is lost or damaged; the next start writes it anew
+    return isinstance(recovery, dict) and recovery.get("on_nan") == "ignore"
+
+
+def _entry(one: Found, *, wanted: bool) -> dict[str, Any]:
     state, reason, size = "unknown", getattr(one.verdict, "reason", None), None
     match one.verdict:
-        case Intact():
-            state, reason, size = "intact", None, one.verdict.bytes
+        case Intact(manifest):
+            state, size = "intact", one.verdict.bytes
+            reason = None if wanted else "the run has gone back behind it"
+            reason = "taken after training had diverged" if manifest.health.diverged else reason
         case Torn():
             state = "torn"
         case Foreign():

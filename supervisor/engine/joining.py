@@ -134,6 +134,8 @@ def join(
         end_workers(wanted.run_id)  # what an earlier supervisor of this node left
         board = Board(wanted.run_id, world.processes, roots, room, node=world.node, anonymous=at is not None)
         memory = Memory(board, admit=lambda _size: None)
+        if job.recovery.on_nan != "ignore":
+            memory.counts = lambda whole: not whole.diverged
         starter = Starter(
             job, _connected(world, whereabouts.leader()), wanted.run_id, board.directory, board.control, gpus.hold
         )

@@ -7,6 +7,7 @@ waits only in `select`; what takes long (a commit) is done on a thread.
 from __future__ import annotations
 
 import os
+import random
 import time
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -20,6 +21,7 @@ from supervisor.engine.commits import Committer
 from supervisor.engine.course import Course
 from supervisor.engine.crew import Crew
 from supervisor.engine.disk import Disk, Pending
+from supervisor.engine.diverging import Diverging
 from supervisor.engine.ending import explained
 from supervisor.engine.gpus import Gpus
 from supervisor.engine.memory import Memory
@@ -46,6 +48,7 @@ from supervisor.policy.batch import accumulation_for
 from supervisor.policy.causes import Cause, Verdict
 from supervisor.policy.ledger import Ledger, fold
 from supervisor.policy.lifecycle import Gang, Move, Situation, Wish, next_move
+from supervisor.policy.restart import Facts
 from supervisor.policy.resume import Refuse
 from supervisor.policy.schedule import AUTO_EVERY
 
@@ -85,6 +88,7 @@ class Loop:
     _wishes: Wishes = field(init=False)
     _checkpoints: Checkpoints = field(init=False)
     _course: Course = field(init=False)
+    _diverging: Diverging = field(init=False)
     _progress: Progress = field(init=False)
     _start: Start = field(default_factory=Start)
     _ready: bool = False
@@ -123,6 +127,9 @@ class Loop:
         node = Node(self.run_id, self.memory, self._starter, gpus=self._gpus)
         self._team = Team(node, self.crew, scheduled=at is not None, renew=self._renew, name=self.world.name)
         self.memory.elsewhere = self._team.elsewhere
+        on_nan = self.job.recovery.on_nan
+        self._diverging = Diverging(on_nan, lambda: self._team.beats, lambda: self.ledger, self._write)
+        self.memory.counts = self._diverging.counts
         self._checkpoints = Checkpoints(
             run_dir,
             every if isinstance(every, Seconds | Steps) else AUTO_EVERY,
@@ -136,7 +143,7 @@ class Loop:
             ),
             self._write,
         )
-        resuming = Resuming(run_dir, self.run_id, self.memory)
+        resuming = Resuming(run_dir, self.run_id, self.memory, take_diverged=on_nan == "ignore")
         self._origin = Origin(run_dir, resuming, self._checkpoints, self._write, self._team.attend)
         self._progress = Progress(run_dir, self.memory.board, self.world.tell, self._disk.ask)
         self._course = Course(self.job, self._checkpoints, self._wishes, self._allocation, self._write)
@@ -232,6 +239,8 @@ class Loop:
         if not self._training and all(beat.resumed >= 0 for beat in beats):
             self._training, self._training_since_s = True, now_s
             self._training_began(beats, now_s)
+        if self._training:
+            self._verdict = self._verdict or self._diverging.look(now_s)
         if not self._training or min(beat.step for beat in beats) <= self._start.step:
             return
         if not self._tidied:
@@ -337,6 +346,7 @@ class Loop:
         attempt = max(self.ledger.attempts, self.memory.board.control.orders().attempt) + 1
         self._ready = self._training = self._tidied = False
         self._verdict = None
+        self._diverging.begin()
         self._checkpoints.failed = False
         self._course.state = "starting"
         try:
@@ -410,6 +420,9 @@ class Loop:
         refusal = self._team.node.refusal
         early = self._verdict or (Verdict(Cause.USER_ERROR, str(refusal), usage=True) if refusal else None)
         beats, testimony = self._team.beats, self._team.testimony()
+        diverged = self._diverging.seen if self._training and not testimony.finished else None
+        if diverged is not None:
+            early = Verdict(Cause.DIVERGED, diverged.words())  # whatever ended it, this came first
         whole = self.memory.common()
         if self._wishes.wish is not Wish.GO_ON:
             self._dismiss(ExitCode.FINISHED if testimony.finished else _LEAVING[self._wishes.wish])
@@ -434,12 +447,15 @@ class Loop:
             step=step if step > 0 else None,
             **told,
         )
+        states = () if diverged is None else self._origin.states(self.ledger)
         self._team.close_attempt()
         self._drain_until_s = None
         self._team.give_orders(drain=0)
+        facts = Facts(settings=settings_of(beats), diverged=diverged, states=states, chance=random.random())  # noqa: S311
         if self._wishes.wish is Wish.GO_ON or verdict.cause is Cause.FINISHED:
-            settings = settings_of(beats)
-            self._course.follow(verdict, self.ledger, trained=self._training, nodes=nodes, settings=settings)
+            self._course.follow(verdict, self.ledger, trained=self._training, nodes=nodes, facts=facts)
+        elif diverged is not None:
+            self._course.remember(diverged.words(), self.ledger, facts)
 
     def _dismiss(self, code: ExitCode) -> None:
         """Have the members leave first: while a scheduler lets us wait, they would take us for dead and act alone."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from supervisor.board.pages import Orders, Reply
 from supervisor.board.regions import regions_in
-from supervisor.board.slots import Identity, Key, SlotReader, Snapshot, common, newest_common
+from supervisor.board.slots import Identity, Key, SlotReader, Snapshot, common
 from supervisor.board.store import Board
 from supervisor.errors import SupervisorError
 
@@ -44,6 +44,11 @@ class Whole:
         """Whether it is the state at the training's end."""
         return bool(self.parts[0].header.trained)
 
+    @property
+    def diverged(self) -> bool:
+        """Whether training had gone wrong by then on one of the ranks."""
+        return any(part.header.diverged for part in self.parts)
+
 
 @dataclass(slots=True)
 class Memory:
@@ -53,11 +58,13 @@ class Memory:
         board: the files.
         admit: asked before memory is granted, with the size of the region; raises to refuse.
         elsewhere: asks whether a snapshot is whole on the other nodes, too; on one node it always is.
+        counts: asks whether a snapshot may be gone on from at all; what may not is as if it were not there.
     """
 
     board: Board
     admit: Callable[[int], None]
     elsewhere: Callable[[Identity], bool] = lambda _identity: True
+    counts: Callable[[Whole], bool] = lambda _whole: True
     _readers: dict[Path, SlotReader] = field(default_factory=dict)
     _replies: list[Reply] = field(default_factory=list)
     _orders: Orders = field(default_factory=Orders)
@@ -138,9 +145,9 @@ class Memory:
         return next((whole for whole in self.wholes() if self.elsewhere(whole.identity)), None)
 
     def wholes(self) -> list[Whole]:
-        """Every snapshot that is whole on every rank of this node, newest first."""
+        """Every snapshot that counts and is whole on every rank of this node, newest first."""
         per_rank = [[s for s in self._snapshots(rank) if s.key not in self._passed_over] for rank in self.ranks]
-        return [Whole(tuple(parts)) for parts in common(per_rank)]
+        return [whole for parts in common(per_rank) if self.counts(whole := Whole(tuple(parts)))]
 
     def pass_over(self, key: Key) -> None:
         """Count a snapshot as torn from now on: its bytes could not be read."""
@@ -203,14 +210,15 @@ class Memory:
             self.board.close()
 
 
-def peek(directories: Sequence[Path], ranks: int) -> int | None:
-    """Step of the newest snapshot that is whole on every rank of a board nobody owns; None without one.
+def peek(directories: Sequence[Path], ranks: int, counts: Callable[[Whole], bool] = lambda _whole: True) -> Key | None:
+    """Lineage and step of the newest snapshot that is whole on every rank of a board nobody owns; None without one.
 
     Changes nothing; for `supervisor plan`.
 
     Args:
         directories: of the run's boards on this machine, one or more of each node.
         ranks: of each node.
+        counts: as in `Memory`.
     """
     per_rank: list[list[Snapshot]] = []
     for node in sorted({d.name for d in directories}):
@@ -221,5 +229,5 @@ def peek(directories: Sequence[Path], ranks: int) -> int | None:
                 found += reader.snapshots()
                 reader.close()
             per_rank.append(found)
-    common = newest_common(per_rank)
-    return common[0].header.step if common else None
+    wholes = (Whole(tuple(parts)) for parts in common(per_rank))
+    return next((whole.key for whole in wholes if counts(whole)), None)

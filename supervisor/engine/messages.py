@@ -211,7 +211,7 @@ class Seen:
         return warned or withdrawn or self._urgent() != before._urgent()
 
     def _urgent(self) -> tuple[object, ...]:
-        phases = tuple((b.phase, b.pid, b.trained, b.resumed) for b in self.beats)
+        phases = tuple((b.phase, b.pid, b.trained, b.resumed, b.diverged_at) for b in self.beats)
         whole = self.whole if self.gang is not Gang.ALIVE or any(b.phase == Phase.PAUSED for b in self.beats) else ()
         told = self.testimony
         return (

@@ -13,6 +13,7 @@ from supervisor.engine.attempt import Start
 from supervisor.engine.checkpoints import Checkpoints
 from supervisor.engine.commits import write_final_from
 from supervisor.engine.resuming import OnDisk, Resuming
+from supervisor.errors import DiskError
 from supervisor.policy.batch import Batch
 from supervisor.policy.causes import Cause
 from supervisor.policy.ledger import Ledger
@@ -35,18 +36,27 @@ class Origin:
     resuming: Resuming
     checkpoints: Checkpoints
     write: Callable[..., Any]
-    attend: Callable[[Callable[[], OnDisk]], OnDisk]
+    attend: Callable[[Callable[[], Any]], Any]
     _looked: bool = False  # the disk was verified since the last start
+    _lineage: int = 0  # of the run, then
 
     def look_at_disk(self, ledger: Ledger) -> None:
         """Verify what is on disk; say what is torn, and what cannot be read or is gone."""
-        self._looked = True
-        disk = self.attend(lambda: self.resuming.look(ledger, time.time))
+        self._looked, self._lineage = True, ledger.lineage
+        disk: OnDisk = self.attend(lambda: self.resuming.look(ledger, time.time))
         for name, step, reason in disk.rejected:
             self.write("checkpoint_rejected", path=f"checkpoints/{name}", step=step, reason=reason)
         for problem in disk.unreadable:
             self.write("incident", cause=Cause.STORAGE.value, detail=problem, decision="it stays where it is")
         self.checkpoints.newest = disk.newest.step if disk.newest is not None else -1
+
+    def states(self, ledger: Ledger) -> tuple[int, ...]:
+        """Steps of the states that can be gone back to; a disk that cannot be read has none to offer now."""
+        try:
+            found: tuple[int, ...] = self.attend(lambda: self.resuming.states(ledger))
+        except DiskError:
+            return ()
+        return found
 
     def batch_on_disk(self, ledger: Ledger) -> Batch | None:
         """How a step was made up in the newest checkpoint; None where there is none, or it does not tell."""
@@ -65,7 +75,9 @@ class Origin:
             JobError: the newest state belongs to another number of processes.
         """
         while True:
-            if not self._looked and self.resuming.board_is_behind(self.checkpoints.newest):
+            # In a new lineage what was abandoned is in the way, and what was newest may not count any more.
+            gone_back = self._lineage != ledger.lineage
+            if gone_back or (not self._looked and self.resuming.board_is_behind(self.checkpoints.newest)):
                 self.look_at_disk(ledger)
             chosen = self.resuming.choose(ledger, world_size)
             if isinstance(chosen, Refuse):

@@ -14,9 +14,9 @@ from supervisor.checkpoint.inventory import Found, newest_intact
 from supervisor.checkpoint.verify import Intact
 from supervisor.engine.attempt import AttemptOrder, Start
 from supervisor.engine.machine import board_roots, count_processes, room, spare_bytes
-from supervisor.engine.memory import peek
+from supervisor.engine.memory import Whole, peek
 from supervisor.engine.opening import Terms, check_terms, history, is_done
-from supervisor.engine.resuming import torn_ones
+from supervisor.engine.resuming import diverged_ones, torn_ones, wanted_by
 from supervisor.engine.world import World, attempt_command
 from supervisor.job import Job, Steps, check_program
 from supervisor.launch.command import Rendezvous
@@ -108,15 +108,20 @@ def plan(job: Job) -> Plan:
     terms = Terms()
     check_terms(job, ledger, terms)
     check_program(job, Path.cwd())
+    take_diverged = job.recovery.on_nan == "ignore"
     newest = newest_intact(
-        job.run_dir / "checkpoints", ledger.run_id, [job.run_dir / p for _, _, p in ledger.committed]
+        job.run_dir / "checkpoints",
+        ledger.run_id,
+        [job.run_dir / p for _, _, p in ledger.committed],
+        wanted_by(ledger, take_diverged=take_diverged),
     )
     found = newest.intact
     chosen = choose(
-        _candidates(ledger, found, processes),
-        ever_committed=len(ledger.committed),
+        _candidates(ledger, found, processes, take_diverged=take_diverged),
+        ever_committed=sum(ledger.counts(lineage, step) for lineage, step, _ in ledger.committed),
         set_aside=torn_ones(job.run_dir),
         unusable=[f"{one.path.name}: {getattr(one.verdict, 'reason', '')}" for one in newest.rejected],
+        diverged=diverged_ones(newest.unwanted, ledger),
     )
     going_on = chosen.candidate if isinstance(chosen, FromCandidate) else None
     size = found.verdict.bytes if found is not None and isinstance(found.verdict, Intact) else None
@@ -165,14 +170,18 @@ def plan(job: Job) -> Plan:
     )
 
 
-def _candidates(ledger: Ledger, found: Found | None, processes: int) -> list[Candidate]:
-    """What verifies, on disk and in this machine's memory."""
+def _candidates(ledger: Ledger, found: Found | None, processes: int, *, take_diverged: bool) -> list[Candidate]:
+    """What verifies and counts, on disk and in this machine's memory."""
+
+    def counts(whole: Whole) -> bool:
+        return ledger.counts(*whole.key) and (take_diverged or not whole.diverged)
+
     listed = []
     if found is not None and isinstance(found.verdict, Intact):
         listed.append(Candidate(found.verdict.manifest.lineage, found.step, "checkpoint", str(found.path)))
-    step = peek(left_behind(ledger.run_id, board_roots()), processes) if ledger.run_id else None
-    if step is not None:
-        listed.append(Candidate(ledger.lineage, step, "snapshot", ""))
+    key = peek(left_behind(ledger.run_id, board_roots()), processes, counts) if ledger.run_id else None
+    if key is not None:
+        listed.append(Candidate(*key, "snapshot", ""))
     return listed
 
 

@@ -24,7 +24,7 @@ def progress(beats: Sequence[Beat], state: str, attempt: int) -> dict[str, Any]:
     """What the ranks have published, as `progress.json` holds it; unknown is None."""
     trained = [b for b in beats if b.resumed >= 0]
     paces = [b.step_s for b in trained if not math.isnan(b.step_s)]
-    losses = [b.loss for b in trained if not math.isnan(b.loss)]
+    losses = [b.loss for b in trained if math.isfinite(b.loss)]
     return {
         "time": time.time(),
         "state": state,

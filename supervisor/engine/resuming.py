@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from supervisor.checkpoint.aside import set_aside
-from supervisor.checkpoint.inventory import Found, newest_intact
+from supervisor.checkpoint.files import make_directory
+from supervisor.checkpoint.inventory import Found, newest_intact, promising
+from supervisor.checkpoint.manifest import Manifest
+from supervisor.checkpoint.refusals import naming
 from supervisor.checkpoint.verify import Foreign, Intact, Torn
 from supervisor.engine.assembly import Contents, TornSnapshotError, contents, sources_of
 from supervisor.engine.attempt import AttemptOrder, Start
@@ -29,6 +32,7 @@ class OnDisk:
         rejected: newly found torn ones, set aside now: name, step, reason.
         unreadable: checkpoints that could not be read, with the reason; they stay where they are.
         set_aside: what lies below ``torn/``, with the reason.
+        diverged: those that were taken after training had gone wrong, where they are not wanted.
         world_size: of the newest.
         trained: whether the newest is the state at the training's end.
         batch: how a step was made up there; None where it does not tell.
@@ -38,22 +42,25 @@ class OnDisk:
     rejected: tuple[tuple[str, int, str], ...]
     unreadable: tuple[str, ...]
     set_aside: tuple[str, ...]
+    diverged: tuple[str, ...]
     world_size: int | None
     trained: bool
     batch: Batch | None = None
 
 
-def look(run_dir: Path, run_id: str, ledger: Ledger, clock: Callable[[], float]) -> OnDisk:
-    """Verify from the newest down to the first intact checkpoint, and set aside what is torn.
+def look(
+    run_dir: Path, run_id: str, ledger: Ledger, clock: Callable[[], float], *, take_diverged: bool = False
+) -> OnDisk:
+    """Verify from the newest down to the first intact checkpoint, and set aside what is torn or abandoned.
 
-    A checkpoint is set aside only when its bytes could be read and are wrong.
+    A checkpoint counts as torn only when its bytes could be read and are wrong.
 
     Raises:
         DiskError: the directory could not be listed, or a torn checkpoint not be moved.
     """
     known = [run_dir / path for _, _, path in ledger.committed]
-    found = newest_intact(run_dir / "checkpoints", run_id, known)
-    rejected, unreadable = [], []
+    found = newest_intact(run_dir / "checkpoints", run_id, known, wanted_by(ledger, take_diverged=take_diverged))
+    rejected, unreadable = _abandon(run_dir, found.unwanted, ledger, clock), []
     for one in found.rejected:
         match one.verdict:
             case Torn(reason):
@@ -74,10 +81,48 @@ def look(run_dir: Path, run_id: str, ledger: Ledger, clock: Callable[[], float])
         tuple(rejected),
         tuple(unreadable),
         torn_ones(run_dir),
+        diverged_ones(found.unwanted, ledger),
         world_size,
         trained=bool(state.get("trained")),
         batch=Batch.read(state.get("data")),
     )
+
+
+def wanted_by(ledger: Ledger, *, take_diverged: bool) -> Callable[[Manifest], bool]:
+    """Whether a run would go on from a checkpoint, as far as its manifest tells."""
+
+    def wanted(manifest: Manifest) -> bool:
+        return ledger.counts(manifest.lineage, manifest.step) and (take_diverged or not manifest.health.diverged)
+
+    return wanted
+
+
+def diverged_ones(unwanted: Iterable[Found], ledger: Ledger) -> tuple[str, ...]:
+    """Those that the run has not gone back behind, and would not go on from all the same."""
+    return tuple(f"{one.path.name}: training had diverged by then" for one in unwanted if _counts(one, ledger))
+
+
+def _counts(one: Found, ledger: Ledger) -> bool:
+    return isinstance(one.verdict, Intact) and ledger.counts(one.verdict.manifest.lineage, one.step)
+
+
+def _abandon(
+    run_dir: Path, unwanted: Iterable[Found], ledger: Ledger, clock: Callable[[], float]
+) -> list[tuple[str, int, str]]:
+    """Set aside what the run has gone back behind: a new lineage comes to the same steps, under the same names."""
+    gone = []
+    for one in unwanted:
+        if _counts(one, ledger) or not isinstance(one.verdict, Intact):
+            continue
+        lineage = one.verdict.manifest.lineage
+        before = min(step for began, step in ledger.behind if lineage < began and one.step >= step)
+        reason = f"abandoned: the run went back behind step {before}"
+        place = run_dir / "abandoned" / f"lineage-{lineage}"
+        with naming(f"making {place}"):
+            make_directory(place.parent)
+        set_aside(one.path, place, reason, clock)
+        gone.append((one.path.name, one.step, reason))
+    return gone
 
 
 def _reason(found: Found) -> str:
@@ -166,20 +211,29 @@ class Resuming:
         run_dir: of the run.
         run_id: of the run.
         memory: the board.
+        take_diverged: whether to go on from a state that was taken after training had gone wrong.
         disk: what was found on disk last.
     """
 
     run_dir: Path
     run_id: str
     memory: Memory
+    take_diverged: bool = False
     disk: OnDisk = field(init=False)
     _whole: Whole | None = None
     _world_size: int = 0
 
     def look(self, ledger: Ledger, clock: Callable[[], float]) -> OnDisk:
-        """Verify what is on disk; torn ones are set aside."""
-        self.disk = look(self.run_dir, self.run_id, ledger, clock)
+        """Verify what is on disk; torn and abandoned ones are set aside."""
+        self.disk = look(self.run_dir, self.run_id, ledger, clock, take_diverged=self.take_diverged)
         return self.disk
+
+    def states(self, ledger: Ledger) -> tuple[int, ...]:
+        """Steps of the states that can be gone back to, as far as manifests and slots tell."""
+        known = [self.run_dir / path for _, _, path in ledger.committed]
+        wanted = wanted_by(ledger, take_diverged=False)
+        on_disk = promising(self.run_dir / "checkpoints", self.run_id, known, wanted)
+        return tuple(sorted({*(whole.step for whole in self.memory.wholes()), *(one.step for one in on_disk)}))
 
     def board_is_behind(self, on_disk: int) -> bool:
         """Whether memory has nothing as new as the disk; then the disk is looked at anew."""
@@ -212,9 +266,10 @@ class Resuming:
             candidates.append(Candidate(self._whole.key[0], self._whole.step, "snapshot", ""))
         chosen = choose(
             candidates,
-            ever_committed=len(ledger.committed),
+            ever_committed=sum(ledger.counts(lineage, step) for lineage, step, _ in ledger.committed),
             set_aside=self.disk.set_aside,
             unusable=self.disk.unreadable,
+            diverged=self.disk.diverged,
         )
         if not isinstance(chosen, FromCandidate):
             return chosen

@@ -280,7 +280,6 @@ LATER = (
     Later("checkpoint.keep_best", (None,)),
     Later("checkpoint.mirror", (None,)),
     Later("recovery.stall_after", (Auto(),)),
-    Later("recovery.on_nan", ("rollback",)),
     Later("start_from", (None,)),
 )
 

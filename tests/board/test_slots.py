@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from supervisor.board.layout import SlotHeader, Tensor, image, region
-from supervisor.board.slots import Key, SlotReader, SlotWriter, Snapshot, newest_common, victim
+from supervisor.board.slots import Key, SlotReader, SlotWriter, Snapshot, common, victim
 
 FILE = "adapter_model.safetensors"
 IMAGES = {FILE: image([Tensor("t", "U8", (96,), 96)])}
@@ -201,7 +201,9 @@ class Board(RuleBasedStateMachine):
         return found
 
     def common(self, every: int = 1) -> list[Snapshot] | None:
-        return newest_common([[s for s in self.snapshots(r) if s.header.step % every == 0] for r in self.ranks])
+        return next(
+            iter(common([[s for s in self.snapshots(r) if s.header.step % every == 0] for r in self.ranks])), None
+        )
 
     def take_hold(self, every: int = 1) -> None:
         whole = self.common(every)
@@ -391,10 +393,8 @@ def test_an_end_of_training_counts_only_if_it_is_that_on_every_rank(tmp_path: Pa
         reader = SlotReader(path)
         found.append(reader.snapshots())
         reader.close()
-    common = newest_common(found)
-    assert common is not None
-    assert [s.header.step for s in common] == [8, 8]
-    assert newest_common([]) is None
+    assert [[s.header.step for s in one] for one in common(found)] == [[8, 8]]
+    assert common([]) == []
 
 
 def test_neither_side_follows_a_link(tmp_path: Path) -> None:

@@ -115,7 +115,6 @@ def test_what_cannot_work_is_answered_with_line_key_and_remedy(
         ("checkpoint: {keep_best: {metric: eval_loss}}", "checkpoint.keep_best", "(null)"),
         ("checkpoint: {mirror: s3://bucket/x}", "checkpoint.mirror: s3://bucket/x", "(null)"),
         ("recovery: {stall_after: 90 s}", "recovery.stall_after: 90 s", "(auto)"),
-        ("recovery: {on_nan: ignore}", "recovery.on_nan: ignore", "(rollback)"),
         ("start_from: old/checkpoint-3", "start_from: old/checkpoint-3", "(null)"),
     ],
 )

@@ -24,12 +24,15 @@ from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainerCallback
 
 from supervisor.worker import SupervisorCallback, resume_point
 
+#: Tokens of a sample on which the model has no finite loss.
+POISON = 63
+
 
 class Numbers(Dataset):
     """Token sequences that are a pure function of their index."""
 
-    def __init__(self, length: int) -> None:
-        self.length = length
+    def __init__(self, length: int, poisoned: int = -1) -> None:
+        self.length, self.poisoned = length, poisoned
 
     def __len__(self) -> int:
         return self.length
@@ -37,6 +40,8 @@ class Numbers(Dataset):
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         generator = torch.Generator().manual_seed(index)
         ids = torch.randint(0, 64, (16,), generator=generator)
+        if index == self.poisoned:
+            ids = torch.full((16,), POISON)
         return {"input_ids": ids, "labels": ids.clone()}
 
 
@@ -117,6 +122,24 @@ class Stubborn(Trainer):
         return self._inner_training_loop(batch_size=self.args.train_batch_size, args=self.args)
 
 
+class Fragile(Trainer):
+    """Meets data on which its loss is no number, or parameters from which it is none, and leaves a step out if told."""
+
+    leave_out = wrong_from = high_from = -9
+
+    def compute_loss(self, model, inputs, return_outputs=False, **kwargs):  # type: ignore[no-untyped-def]
+        poisoned = bool((inputs["input_ids"] == POISON).all(dim=1).any())
+        found = super().compute_loss(model, inputs, return_outputs=return_outputs, **kwargs)
+        if model.training and (poisoned or 0 <= self.wrong_from <= self.state.global_step):
+            return found * float("nan")
+        return found * 100 if self.high_from <= self.state.global_step + 1 < self.high_from + 3 else found
+
+    def training_step(self, model, inputs, *args, **kwargs):  # type: ignore[no-untyped-def]
+        if self.state.global_step + 1 == self.leave_out:
+            return torch.zeros(())  # without gradients AdamW changes nothing
+        return super().training_step(model, inputs, *args, **kwargs)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--out", type=Path, required=True)
@@ -129,6 +152,12 @@ def main() -> None:
     parser.add_argument("--find-unused", default="false")
     parser.add_argument("--optim", default="adamw_torch")
     parser.add_argument("--lora-rank", type=int, default=4)
+    parser.add_argument("--poison", type=int, default=-1, help="index of a sample on which the loss is no number")
+    parser.add_argument("--wrong-from", type=int, default=-1, help="after so many steps every loss is no number")
+    parser.add_argument(
+        "--high-from", type=int, default=-9, help="a step from which three losses are a hundred times as high"
+    )
+    parser.add_argument("--leave-out", type=int, default=-1, help="a step that is passed over by the program itself")
     parser.add_argument("--plain", action="store_true", help="a script that knows nothing of a supervisor")
     parser.add_argument("--stubborn", action="store_true", help="always trains from its own beginning")
     options = parser.parse_args()
@@ -170,10 +199,12 @@ def main() -> None:
         seed=3,
     )
     trace = Trace(options.out / f"trace-{rank}.jsonl", options.sleep)
-    trainer = (Stubborn if options.stubborn else Trainer)(
+    Fragile.leave_out, Fragile.wrong_from = options.leave_out, options.wrong_from
+    Fragile.high_from = options.high_from
+    trainer = (Stubborn if options.stubborn else Fragile)(
         model=model,
         args=arguments,
-        train_dataset=Numbers(options.rows),
+        train_dataset=Numbers(options.rows, options.poison),
         eval_dataset=Numbers(12),
         callbacks=[trace, places, *([] if options.plain else [SupervisorCallback()])],
     )
