@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,9 @@ MICRO_BATCH = "SUPERVISOR_MICRO_BATCH"
 STANDBY = "SUPERVISOR_STANDBY"
 #: On everything an attempt starts; a kill is over when nothing has it.
 MARKER = "SUPERVISOR_MARKER"
+#: Every rank answers this signal with the stacks of its threads. A real-time one: nobody blocks it, and nothing that a
+#: program or a scheduler sends for reasons of its own has that number.
+STACKS_SIGNAL = signal.SIGRTMIN + 7
 
 
 def marker(run_id: str, attempt: int, node: int = 0) -> str:
@@ -113,3 +117,50 @@ def worker_environment(
         if "micro_batch" in adapted:
             made[MICRO_BATCH] = str(adapted["micro_batch"])
     return made
+
+
+#: torch's names for its record of the last collectives (Flight Recorder), and for how it is asked for them.
+_TRACE_SIZE = "TORCH_NCCL_TRACE_BUFFER_SIZE"
+_TRACE_FILE = "TORCH_NCCL_DEBUG_INFO_TEMP_FILE"
+_TRACE_PIPE = "TORCH_NCCL_DEBUG_INFO_PIPE_FILE"
+_TRACE_AT_END = "TORCH_NCCL_DUMP_ON_TIMEOUT"
+_TRACE_STEM = "collectives-rank-"
+_TRACE_NAMES = ("TORCH_NCCL_TRACE_", "TORCH_NCCL_DEBUG_INFO_", _TRACE_AT_END, "TORCH_FR_")
+
+
+def trace_environment(board: Path, logs: Path, set_by_user: Mapping[str, str]) -> dict[str, str]:
+    """What has torch keep its last 2000 collectives, and write them when a rank is asked; nothing if a user has.
+
+    Args:
+        board: its directory.
+        logs: of the attempt.
+        set_by_user: the job's variables, and those of the supervisor itself.
+
+    Source:
+        torch 2.13, ProcessGroupNCCL.hpp and FlightRecorder.hpp: both ends are a stem, to which the rank is added.
+
+    >>> trace_environment(Path("/b"), Path("/r/logs/attempt-2"), {"TORCH_FR_BUFFER_SIZE": "9"})
+    {}
+    """
+    if any(name.startswith(_TRACE_NAMES) for name in set_by_user):
+        return {}
+    return {
+        _TRACE_SIZE: "2000",
+        _TRACE_AT_END: "1",
+        _TRACE_FILE: str(logs / _TRACE_STEM),
+        _TRACE_PIPE: str(board / f"{_TRACE_STEM}{logs.name}-"),
+    }
+
+
+def trace_file(logs: Path, rank: int) -> Path:
+    """Where torch writes the last collectives of a rank; a pickle, which nobody here loads."""
+    return logs / f"{_TRACE_STEM}{rank}"
+
+
+def trace_pipe(board: Path, logs: Path, rank: int) -> Path:
+    """The pipe at which torch listens for whether they are wanted.
+
+    >>> trace_pipe(Path("/b"), Path("/r/logs/attempt-2"), 3).name
+    'collectives-rank-attempt-2-3.pipe'
+    """
+    return board / f"{_TRACE_STEM}{logs.name}-{rank}.pipe"

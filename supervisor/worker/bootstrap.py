@@ -5,7 +5,8 @@ process when its supervisor dies, and shields the children it forks from stray S
 
 SIGTERM, SIGINT, SIGHUP, SIGUSR1 and SIGUSR2 are blocked before this process starts, by the
 supervisor, and so in everything it starts: a scheduler signals every process of a job, and
-torch's data-loader workers install a handler of their own that makes them die of it.
+torch's data-loader workers install a handler of their own that makes them die of it. One real-time signal is not: this
+process answers it with the stacks of its threads, also while a call holds the interpreter's lock.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from supervisor.board.environment import HOOKS, LOGS, PID, STANDBY, TICKS
+from supervisor.board.environment import HOOKS, LOGS, PID, STACKS_SIGNAL, STANDBY, TICKS
 from supervisor.board.gate import GateClosedError
 from supervisor.board.pages import Phase
 from supervisor.owner import start_ticks
@@ -50,6 +51,7 @@ def main() -> None:
     place.touch(mode=0o600)
     stacks = place.open("a")
     faulthandler.enable(stacks)
+    faulthandler.register(STACKS_SIGNAL, file=stacks, all_threads=True, chain=False)
     os.register_at_fork(after_in_child=_shield_child)
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     if launched != at.world_size:

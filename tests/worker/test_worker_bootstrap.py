@@ -16,7 +16,7 @@ import pytest
 from harness import until
 from worker_samples import make_board
 
-from supervisor.board.environment import PID, TICKS, WORLD_SIZE, worker_environment
+from supervisor.board.environment import PID, STACKS_SIGNAL, TICKS, WORLD_SIZE, worker_environment
 from supervisor.board.pages import Phase
 from supervisor.board.store import Board
 from supervisor.launch.processes import signals_blocked
@@ -307,3 +307,46 @@ def test_programs_that_are_executed_are_left_as_they_are(start: Start, tmp_path:
     )
     assert rank.wait(timeout=30) == 0
     assert line(tmp_path, "said") == "hi"
+
+
+def test_it_answers_one_signal_with_the_stacks_of_its_threads_and_goes_on(start: Start, tmp_path: Path) -> None:
+    rank = start(
+        """
+        import re, sys, threading
+        def second():
+            threading.Event().wait()
+        threading.Thread(target=second, daemon=True).start()
+        print("ready", flush=True)
+        def holds_the_interpreter():
+            re.match("(a+)+$", "a" * 24 + "b")
+        for _ in range(1000):
+            holds_the_interpreter()
+        """
+    )
+    line(tmp_path, "ready")
+    os.kill(rank.pid, STACKS_SIGNAL)
+    stacks = tmp_path / "logs" / "rank-0.stacks.txt"
+    until(lambda: "in holds_the_interpreter" in stacks.read_text(), "answer", 20.0)
+    assert "in second" in stacks.read_text()
+    assert rank.poll() is None
+
+
+def test_its_children_answer_too_and_none_of_them_dies_of_it(start: Start, tmp_path: Path) -> None:
+    """A program may signal its whole group; nobody else does."""
+    rank = start(
+        """
+        import os, signal, sys, time
+        child = os.fork()
+        if child == 0:
+            time.sleep(600)
+        print("child", child, flush=True)
+        os.waitpid(child, 0)
+        """
+    )
+    child = int(line(tmp_path, "child"))
+    os.kill(child, STACKS_SIGNAL)
+    stacks = tmp_path / "logs" / "rank-0.stacks.txt"
+    until(lambda: "most recent call first" in stacks.read_text(), "answer", 20.0)
+    assert running(child)
+    os.kill(child, signal.SIGKILL)
+    assert rank.wait(timeout=30) == 0
