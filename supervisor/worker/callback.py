@@ -21,9 +21,12 @@ from transformers.trainer_utils import TrainOutput
 
 from supervisor.board.pages import Phase, Trained
 from supervisor.worker import randomness, tree
+from supervisor.worker.alone import OwnTime
 from supervisor.worker.capture import OPTIMIZER, ModelCapture, Tensors, split_optimizer
+from supervisor.worker.closing import level_train_loss
 from supervisor.worker.facts import base_of, batch_of, libraries
 from supervisor.worker.health import Health, await_end
+from supervisor.worker.phases import Phases
 from supervisor.worker.resume import Resume, find
 from supervisor.worker.seat import Seat, WorldSizeError, seat, supervised
 from supervisor.worker.snapshots import SnapshotTaker
@@ -44,6 +47,8 @@ class SupervisorCallback(TrainerCallback):  # type: ignore[misc]  # transformers
 
     def __init__(self) -> None:
         self._seat: Seat | None = seat() if supervised() else None
+        if self._seat is not None:
+            self._phases = Phases(self._seat)
         self._trainer: Any = None
         self._model: ModelCapture | None = None
         self._taker: SnapshotTaker | None = None
@@ -56,6 +61,7 @@ class SupervisorCallback(TrainerCallback):  # type: ignore[misc]  # transformers
         self._history_bytes = 0
         self._step_began_s = float("nan")
         self._step_s, self._snapshot_s = Typical(), Typical()
+        self._alone = OwnTime()
 
     def bind(self, trainer: Any) -> None:
         """Tell the callback whose it is; what the hooks are not given is taken from there."""
@@ -118,6 +124,8 @@ class SupervisorCallback(TrainerCallback):  # type: ignore[misc]  # transformers
             self._restore(self._resume, args, kwargs)
         self._health.attach(self._trainer, kwargs.get("optimizer"), self._at.rank)
         self._first, self._edge = True, False
+        if not args.torch_compile:
+            self._alone.watch(self._model.model)
         if self._at.leads:
             remember_modules(self._at)
         self._at.announce(
@@ -159,6 +167,7 @@ class SupervisorCallback(TrainerCallback):  # type: ignore[misc]  # transformers
         """The step before this one is settled."""
         if self._seat is None:
             return
+        self._alone.begins()
         if self._first:
             self._first = False
             self._step_began_s = time.perf_counter()
@@ -166,33 +175,41 @@ class SupervisorCallback(TrainerCallback):  # type: ignore[misc]  # transformers
         else:
             self._settle(state, kwargs)
 
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """What is due at the step comes now: say so before it begins, for nobody else does."""
+        if self._seat is None:
+            return
+        self._alone.ended()
+        self._phases.step_ends(args, state, control)
+
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """What is due at the epoch's end is still to come."""
         self._edge = True
+        if self._seat is not None:
+            self._phases.epoch_ends(args, state, control)
         if self._resume is not None and (control.should_training_stop or state.global_step >= state.max_steps):
-            self._level_train_loss(state)
-
-    def _level_train_loss(self, state: TrainerState) -> None:
-        """Make the Trainer's closing mean one over the whole training.
-
-        It divides the sum of all losses, which we restored, by the steps of this life alone.
-        The steps cannot be changed without inflating its rates, so the sum is brought down.
-        """
-        trainer = self._trainer
-        if not all(hasattr(trainer, name) for name in ("_total_loss_scalar", "_tr_loss", "_initial_global_step")):
-            return
-        pending = trainer._tr_loss.item()
-        share = (state.global_step - trainer._initial_global_step) / max(state.global_step, 1)
-        trainer._total_loss_scalar = (trainer._total_loss_scalar + pending) * share - pending
+            level_train_loss(self._trainer, state)
 
     def on_prediction_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """An evaluation is under way."""
         if self._seat is not None:
-            self._at.publish(phase=Phase.EVALUATING)
+            self._phases.evaluates()
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """It is over."""
+        if self._seat is not None:
+            self._phases.evaluated(args, control)
+
+    on_predict = on_evaluate
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """A checkpoint of the Trainer's own is written."""
+        if self._seat is not None:
+            self._phases.saved()
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Publish the loss, where steps are not looked at one by one."""
@@ -237,7 +254,8 @@ class SupervisorCallback(TrainerCallback):  # type: ignore[misc]  # transformers
         assert self._taker is not None
         snapshot_s = self._snapshot_s.add(self._taker.cost_s if due else float("nan"))
         tell = self._at.announce if asked_for else self._at.publish
-        tell(phase=Phase.TRAINING, step=step, step_s=step_s, snapshot_s=snapshot_s, **measured.beat())
+        paces = {"step_s": step_s, "snapshot_s": snapshot_s, "own_s": self._alone.usual_s}
+        tell(phase=Phase.TRAINING, step=step, **paces, **measured.beat())
         if measured.ends:
             await_end(self._at, self._taker, step, measured)
         self._obey()
