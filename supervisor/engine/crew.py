@@ -18,6 +18,7 @@ from supervisor.link.events import Event, Heard, Joined, Lost
 from supervisor.link.hub import Hub
 from supervisor.link.wire import Frame
 from supervisor.policy.lifecycle import Gang
+from supervisor.policy.stalls import Account
 
 #: How long what is said last may take to arrive [s].
 DISMISS_S = 2.0
@@ -211,7 +212,7 @@ class Crew:
         gone = [node for node in self.counted if node not in self._there]
         self.losses += [Loss(node, self._hosts.get(node, "?"), "it left before the attempt began") for node in gone]
         self._under_way = True
-        self.want(order=order, kill=False, part=None, **orders)
+        self.want(order=order, kill=False, part=None, inquiry=0, **orders)
 
     def close_attempt(self) -> None:
         """The attempt has been dealt with: who was lost in it, and is back, counts again."""
@@ -262,6 +263,23 @@ class Crew:
             seen = self._of_this_attempt(node)
             found += seen.beats if seen is not None and seen.beats else [Beat()] * processes
         return found
+
+    def accounts(self, number: int) -> tuple[list[Account], bool]:
+        """What the ranks of the nodes that count are at, and whether all of those have answered.
+
+        Args:
+            number: of the question.
+        """
+        found: list[Account] = []
+        nodes = self.counted
+        answers = [one for one in map(self._of_this_attempt, nodes) if one is not None and one.answered == number]
+        for one in answers:
+            found += one.accounts
+        return found, len(answers) == len(nodes)
+
+    def host_of(self, node: int) -> str:
+        """Name of a node's machine."""
+        return self._hosts.get(node, "?")
 
     def testimonies(self) -> list[Testimony]:
         """How the attempt ended on each node that counts."""

@@ -66,6 +66,7 @@ class Disk:
         self._queue: queue.SimpleQueue[Pending[object] | None] = queue.SimpleQueue()
         self._last: Pending[object] | None = None
         self._hangs = False
+        self._began_s: float | None = None  # of what is being done
         self._thread = threading.Thread(target=self._serve, name="disk", daemon=True)
         self._thread.start()
 
@@ -85,6 +86,12 @@ class Disk:
             self._hangs = not pending.wait(PATIENCE_S)
         return pending
 
+    @property
+    def stuck(self) -> bool:
+        """Whether something has been under way for longer than it should."""
+        began_s = self._began_s
+        return began_s is not None and time.monotonic() - began_s > PATIENCE_S
+
     def close(self, patience_s: float) -> None:
         """Wait until all is done, or the patience is over; what is stuck ends with the process."""
         until_s = time.monotonic() + patience_s
@@ -93,7 +100,9 @@ class Disk:
 
     def _serve(self) -> None:
         while (pending := self._queue.get()) is not None:
+            self._began_s = time.monotonic()
             pending._do()
+            self._began_s = None
 
 
 def attended(work: Callable[[], T], meanwhile: Callable[[], object], every_s: float) -> T:

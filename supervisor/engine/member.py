@@ -181,6 +181,8 @@ class Member:
             if node.gang is not Gang.GONE:
                 node.kill()
             return
+        if wanted.inquiry:
+            node.inquire(wanted.inquiry, native=wanted.native)
         node.memory.give_orders(
             drain=wanted.drain,
             period=wanted.period,
@@ -314,6 +316,7 @@ class Member:
         gang, order = node.gang, self.wanted.order if self.wanted is not None and not self.wanted.kill else None
         ended_here = gang is Gang.GONE and not testimony.finished and order is not None
         killed_here = ended_here and order is not None and order.number == node.order.number
+        answered, accounts = node.accounts or (0, ())
         return Seen(
             attempt=node.order.number,
             gang=Gang.BROKEN if killed_here else gang,
@@ -325,6 +328,8 @@ class Member:
             stop=stop,
             shortage=node.shortage,
             gpu_fault=node.gpu_fault,
+            answered=answered,
+            accounts=accounts,
         )
 
 

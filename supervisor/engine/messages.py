@@ -23,6 +23,7 @@ from supervisor.launch.command import Rendezvous
 from supervisor.policy.adapt import Adaptation
 from supervisor.policy.causes import RankEnd
 from supervisor.policy.lifecycle import Gang
+from supervisor.policy.stalls import Account
 
 WANTED, SEEN, PART, PARTED = "wanted", "seen", "part", "parted"
 
@@ -51,6 +52,8 @@ class Wanted:
         part: number of the commit that a part is wanted for, and of which snapshot; None for none.
         leave: exit code to leave with; None to stay.
         keep: whoever leaves is to leave its board: the newest state is not on disk.
+        inquiry: number of the question what its ranks are at; 0 for none.
+        native: whether what lies below Python is wanted with it.
     """
 
     run_id: str
@@ -66,6 +69,8 @@ class Wanted:
     part: tuple[int, Identity] | None = None
     leave: int | None = None
     keep: bool = False
+    inquiry: int = 0
+    native: bool = False
 
     def fields(self) -> dict[str, Any]:
         """As it is sent."""
@@ -138,6 +143,8 @@ class Seen:
         stop: whether somebody there asked the run to stop.
         shortage: the newest that its machine's memory comes to its end; None without one.
         gpu_fault: what is wrong with one of its GPUs, so that no attempt there can succeed; None if nothing is known.
+        answered: number of the question that the accounts answer; 0 for none.
+        accounts: what its ranks are at.
     """
 
     attempt: int = 0
@@ -152,6 +159,8 @@ class Seen:
     stop: bool = False
     shortage: str | None = None
     gpu_fault: str | None = None
+    answered: int = 0
+    accounts: tuple[Account, ...] = ()
 
     def fields(self) -> dict[str, Any]:
         """As it is sent."""
@@ -172,6 +181,8 @@ class Seen:
             "stop": self.stop,
             "shortage": self.shortage,
             "gpu_fault": self.gpu_fault,
+            "answered": self.answered,
+            "accounts": [asdict(account) for account in self.accounts],
         }
 
     @staticmethod
@@ -197,6 +208,8 @@ class Seen:
                     stop=fields["stop"],
                     shortage=fields["shortage"],
                     gpu_fault=fields["gpu_fault"],
+                    answered=fields["answered"],
+                    accounts=tuple(_account(one) for one in _many(fields["accounts"])),
                 )
             )
         except (KeyError, TypeError, ValueError) as error:
@@ -216,7 +229,7 @@ class Seen:
         told = self.testimony
         return (
             *(self.attempt, self.gang, phases, whole, self.lingers, self.failure, self.notice, self.stop),
-            *(told, self.shortage, self.gpu_fault),
+            *(told, self.shortage, self.gpu_fault, self.answered),
         )
 
 
@@ -248,6 +261,11 @@ def _read_order(told: Mapping[str, Any]) -> AttemptOrder:
         raise TypeError(f"{told['adaptation']!r} is no adaptation")
     made = {**told, "start": _typed(Start(**start)), "rendezvous": rendezvous, "adaptation": adaptation}
     return _typed(AttemptOrder(**made))
+
+
+def _account(told: Mapping[str, Any]) -> Account:
+    frames = None if told["frames"] is None else _names(told["frames"])
+    return _typed(Account(**{**told, "frames": frames, "files": _names(told["files"])}))
 
 
 def _identity(values: Sequence[int]) -> Identity:

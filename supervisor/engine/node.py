@@ -12,6 +12,7 @@ from supervisor.engine.attempt import AttemptOrder
 from supervisor.engine.gang import Workers
 from supervisor.engine.gpus import Gpus
 from supervisor.engine.host_memory import HostMemory, holders_of
+from supervisor.engine.inquiry import Accounts, Inquiry
 from supervisor.engine.memory import Memory
 from supervisor.engine.resuming import leave_note
 from supervisor.engine.starting import Starter
@@ -61,6 +62,7 @@ class Node:
         gpus: that its ranks use.
         attend: has something done that may take long (a gigabyte is reserved in a second or two), while other nodes
             go on hearing from this one.
+        inquiry: what its ranks are at was asked with it; None as long as nobody wanted to know.
     """
 
     run_id: str
@@ -74,6 +76,7 @@ class Node:
     host_memory: HostMemory = field(default_factory=HostMemory)
     gpus: Gpus = field(default_factory=lambda: Gpus(None))
     attend: Callable[[Callable[[], Granted]], Granted] = lambda work: work()
+    inquiry: Inquiry | None = None
     _workers: Workers | None = None
     _granted: bool = field(default=False)
 
@@ -164,6 +167,28 @@ class Node:
         fault = self.gpus.fault
         return None if fault is None else fault.evidence
 
+    def inquire(self, number: int, *, native: bool) -> None:
+        """Begin to ask this node's ranks what they are at; `accounts` tells what came of it.
+
+        Args:
+            number: of the question; the same one is asked once.
+            native: whether what lies below Python is wanted as well.
+        """
+        if self._workers is None or self.order is None:
+            return
+        world = self.starter.world
+        if self.inquiry is None:
+            gpus = (world.gpus or ())[: world.processes]
+            self.inquiry = Inquiry(self.memory.board.directory, lambda: _use_of(gpus))
+        if self.inquiry.number != number:
+            self.inquiry.ask(number, self.beats, self._workers.logs, self.order.first_rank, native=native)
+
+    @property
+    def accounts(self) -> tuple[int, Accounts] | None:
+        """The number of the last question and what is known; None before any, and while more may come."""
+        answer = self.inquiry.answer() if self.inquiry is not None else None
+        return None if answer is None or self.inquiry is None else (self.inquiry.number, answer)
+
     @property
     def fds(self) -> Sequence[int]:
         """Readable when there is something to see."""
@@ -192,6 +217,14 @@ class Node:
         if self._workers is not None:
             self._workers.close()
         self._workers, self.gang = None, Gang.NONE
+
+
+def _use_of(gpus: Sequence[str]) -> Sequence[int | None]:
+    if not gpus:
+        return ()
+    from supervisor.watch.nvml import use_of
+
+    return use_of(gpus)
 
 
 def first_orders(attempt: int, *, period: int, due_every: int, taken: int) -> Orders:

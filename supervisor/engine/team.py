@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from supervisor.link.hub import PUMP_S
 from supervisor.policy.causes import Cause, Verdict
 from supervisor.policy.crew import attendance, together
 from supervisor.policy.lifecycle import Attendance, Gang
+from supervisor.policy.stalls import Account
 from supervisor.watch.ready import ready
 
 #: How long nodes may take to join at the start; modules load, containers unpack [s].
@@ -214,6 +216,41 @@ class Team:
             return Verdict(Cause.GPU_FAULT, words if host is None else f"on {host}: {words}")
         failures = self.crew.failures() if self.crew is not None else []
         return Verdict(Cause.CRASHED, f"the attempt could not be started on {failures[0]}") if failures else None
+
+    # -- what the ranks are at
+
+    def inquire(self, number: int, *, native: bool) -> None:
+        """Have every node ask its ranks what they are at.
+
+        Args:
+            number: of the question.
+            native: whether what lies below Python is wanted as well.
+        """
+        self.node.inquire(number, native=native)
+        if self.crew is not None:
+            self.crew.want(inquiry=number, native=native)
+
+    def accounts(self, number: int) -> tuple[list[Account], bool]:
+        """What has been answered, and whether that is all.
+
+        Args:
+            number: of the question.
+        """
+        answered, own = self.node.accounts or (0, ())
+        others, all_others = ([], True) if self.crew is None else self.crew.accounts(number)
+        return [*(own if answered == number else ()), *others], answered == number and all_others
+
+    @property
+    def hosts(self) -> dict[int, str]:
+        """Name of each rank's machine; nothing where there is only one."""
+        if self.crew is None:
+            return {}
+        processes, own = len(self.node.memory.ranks), os.uname().nodename
+        found = dict.fromkeys(range(processes), own)
+        for node in self.crew.counted:
+            first = self.crew.rank_of(node) * processes
+            found |= dict.fromkeys(range(first, first + processes), self.crew.host_of(node))
+        return found
 
     # -- snapshots of all nodes
 

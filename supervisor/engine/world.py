@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from supervisor.board.environment import worker_environment
+from supervisor.board.environment import trace_environment, worker_environment
 from supervisor.engine.attempt import AttemptOrder
 from supervisor.job import Job, is_ours, program_argv
 from supervisor.launch.command import Launch, launch
@@ -97,6 +97,8 @@ def attempt_command(
         environment[GLOO] = world.interface
     if order.adaptation.offline:
         environment |= dict.fromkeys(OFFLINE, "1")
+    if world.gpus is not None:
+        environment |= trace_environment(board, logs, {**world.environment, **job.env})
     return launch(
         processes=order.processes,
         rendezvous=order.rendezvous,

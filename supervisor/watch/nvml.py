@@ -9,7 +9,7 @@ nothing is known until the machine is rebooted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -158,6 +158,26 @@ def holders(name: str) -> list[Holder]:
     except pynvml.NVMLError:
         return []
     return [Holder(pid=int(one.pid), used_bytes=one.usedGpuMemory, gpu=index) for one in running]
+
+
+def use_of(gpus: Sequence[str]) -> list[int | None]:
+    """How busy each GPU was in the last moments [%]; None where the driver does not tell.
+
+    Args:
+        gpus: as `read` takes them.
+    """
+    try:
+        with session():
+            return [_use(name) for name in gpus]
+    except NvmlRefusedError:
+        return [None] * len(gpus)
+
+
+def _use(name: str) -> int | None:
+    try:
+        return int(pynvml.nvmlDeviceGetUtilizationRates(_handle(name)).gpu)
+    except pynvml.NVMLError:
+        return None
 
 
 class Events:

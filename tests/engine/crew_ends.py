@@ -23,6 +23,7 @@ from supervisor.link.hub import Hub
 from supervisor.link.line import Line
 from supervisor.link.wire import Frame
 from supervisor.policy.lifecycle import Gang
+from supervisor.policy.stalls import Account
 
 T = TypeVar("T")
 
@@ -138,6 +139,7 @@ class NoWorkers:
     Attributes:
         begun: attempts that were begun.
         fails: what beginning one raises.
+        inquiries: number of each question that it was asked.
     """
 
     begun: list[int] = field(default_factory=list)
@@ -153,10 +155,16 @@ class NoWorkers:
     testimony: Testimony = field(default_factory=Testimony)
     fds: tuple[int, ...] = ()
     granted: bool = False
+    inquiries: list[tuple[int, bool]] = field(default_factory=list)
+    accounts: tuple[int, tuple[Account, ...]] | None = None
 
     def new_layout(self) -> bool:
         granted, self.granted = self.granted, False
         return granted
+
+    def inquire(self, number: int, *, native: bool) -> None:
+        if (number, native) not in self.inquiries:
+            self.inquiries.append((number, native))
 
     def prepare(self, order: AttemptOrder) -> None:
         return

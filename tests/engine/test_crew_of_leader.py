@@ -20,6 +20,7 @@ from supervisor.link.hub import PATIENCE_S
 from supervisor.link.wire import BODY_LIMIT, Frame
 from supervisor.policy.causes import Cause
 from supervisor.policy.lifecycle import Attendance, Gang
+from supervisor.policy.stalls import Account
 
 IDENTITY = (0, 7, 0, 1)
 ORDERS = {"period": 1, "due_every": 0, "taken": 0, "due_at": 0, "drain": 0}
@@ -90,6 +91,22 @@ def test_a_member_that_is_lost_in_an_attempt_counts_again_only_after_it(ends: En
     assert ends.crew.counted == [1, 2]
     ends.say(1, Seen(attempt=1, gang=Gang.GONE))
     ends.until(lambda: ends.crew.ready() == {1, 2}, "both nodes")
+
+
+def test_what_ranks_are_at_is_complete_when_every_node_that_counts_has_answered_this_question(ends: Ends) -> None:
+    ends.join(1)
+    ends.join(2)
+    ends.crew.begin(order_of(1), **ORDERS)
+    ends.crew.want(inquiry=1001, native=True)
+    ends.until(lambda: (told := ends.told(1)) and (told.inquiry, told.native) == (1001, True), "question")
+    accounts = {node: Account(rank=node, pid=node, state="S") for node in (1, 2)}
+    ends.say(1, Seen(attempt=1, gang=Gang.ALIVE, answered=1001, accounts=(accounts[1],)))
+    ends.say(2, Seen(attempt=1, gang=Gang.ALIVE, answered=1000, accounts=(accounts[2],)))
+    ends.until(lambda: ends.crew.accounts(1001) == ([accounts[1]], False), "one answer, and an old one")
+    ends.say(2, Seen(attempt=1, gang=Gang.ALIVE, answered=1001, accounts=(accounts[2],)))
+    ends.until(lambda: ends.crew.accounts(1001) == ([accounts[1], accounts[2]], True), "both")
+    ends.crew.begin(order_of(2), **ORDERS)
+    ends.until(lambda: (told := ends.told(2)) and told.inquiry == 0, "an attempt of which nothing is asked yet")
 
 
 def test_a_member_that_left_while_an_attempt_was_prepared_is_lost_to_it(ends: Ends) -> None:

@@ -66,3 +66,13 @@ def test_leaving_does_not_wait_for_what_is_stuck(stuck: threading.Event) -> None
     began_s = time.monotonic()
     disk.close(0.2)
     assert time.monotonic() - began_s < 2.0
+
+
+def test_it_is_known_while_something_is_stuck(disk: Disk, stuck: threading.Event) -> None:
+    assert not disk.stuck
+    asked = disk.ask(lambda: stuck.wait(30.0))
+    assert not disk.stuck  # it has only begun
+    until(lambda: disk.stuck, "word of it", 10.0)
+    stuck.set()
+    until(lambda: asked.over, "end", 10.0)
+    until(lambda: not disk.stuck, "word of that", 10.0)

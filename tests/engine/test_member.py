@@ -22,6 +22,7 @@ from supervisor.link.hub import PATIENCE_S, Hub
 from supervisor.link.line import Line
 from supervisor.link.wire import Frame
 from supervisor.policy.lifecycle import Gang, Wish
+from supervisor.policy.stalls import Account
 
 T = TypeVar("T")
 WANTED_NOTHING = Wanted(run_id="r", epoch=1, token="t")
@@ -174,6 +175,21 @@ def test_each_leaders_wish_for_a_part_is_answered_although_all_count_from_one(sc
         script.until(lambda epoch=epoch: script.node.begun == [1, 2][:epoch], "attempt")
         script.node.gang = Gang.BROKEN  # and nothing of that step is on this node's board
         script.until(lambda epoch=epoch: script.parted() == [1] * epoch, "answer")
+
+
+def test_its_ranks_are_asked_once_and_the_answer_is_news(script: Script) -> None:
+    wanted = script.begin(1)
+    script.say(replace(wanted, inquiry=1001))
+    script.until(lambda: script.node.inquiries, "question")
+    account = Account(rank=1, pid=7, state="T", frames=("train.py:fit",), files=("rank-1.stacks.txt",))
+    script.node.accounts = 1001, (account,)
+    script.until(lambda: script.seen().answered == 1001, "answer")
+    assert script.seen().accounts == (account,)
+    script.say(replace(wanted, inquiry=1002, native=True))
+    script.until(lambda: len(script.node.inquiries) == 2, "another question")
+    assert script.node.inquiries == [(1001, False), (1002, True)]
+    script.say(replace(wanted, kill=True))
+    script.until(lambda: script.seen().gang is Gang.GONE, "end")
 
 
 def test_a_leader_of_another_run_is_served_from_the_beginning(script: Script) -> None:

@@ -20,6 +20,7 @@ from supervisor.link.wire import HEAD_LIMIT, Decoder, Frame, encode
 from supervisor.policy.adapt import Adaptation
 from supervisor.policy.causes import RankEnd
 from supervisor.policy.lifecycle import Gang
+from supervisor.policy.stalls import Account
 
 WHOLE = st.integers(-1, 1 << 62)
 WORDS = st.text(max_size=12)
@@ -78,6 +79,18 @@ WANTEDS = st.builds(
     drain=WHOLE,
     part=st.none() | st.tuples(WHOLE, IDENTITY),
     leave=st.none() | WHOLE,
+    inquiry=WHOLE,
+    native=st.booleans(),
+)
+ACCOUNTS = st.builds(
+    Account,
+    rank=WHOLE,
+    pid=WHOLE,
+    state=st.none() | WORDS,
+    waits_in=st.none() | WORDS,
+    frames=st.none() | st.lists(WORDS, max_size=3).map(tuple),
+    gpu_percent=st.none() | WHOLE,
+    files=st.lists(WORDS, max_size=2).map(tuple),
 )
 WARNED = st.builds(
     Warned,
@@ -104,6 +117,8 @@ SEENS = st.builds(
     notice=st.none() | WORDS,
     warned=st.none() | WARNED,
     stop=st.booleans(),
+    answered=WHOLE,
+    accounts=st.lists(ACCOUNTS, max_size=2).map(tuple),
 )
 ODD = st.sampled_from(
     [
@@ -195,6 +210,7 @@ def test_only_what_the_leader_acts_on_is_news() -> None:
         replace(seen, failure="no room"),
         replace(seen, shortage="memory"),
         replace(seen, gpu_fault="GPU 0: Xid 79"),
+        replace(seen, answered=1001),
         replace(seen, beats=(replace(beat, phase=Phase.PAUSED),)),
         replace(seen, testimony=node.Testimony(ends=(RankEnd(0, 1.0),))),
         replace(seen, testimony=node.Testimony(oom_kills=1)),
