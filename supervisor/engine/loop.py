@@ -35,6 +35,7 @@ from supervisor.engine.seeing import Sight, settings_of
 from supervisor.engine.starting import Starter
 from supervisor.engine.team import Team
 from supervisor.engine.verdicts import verdict_of
+from supervisor.engine.vigil import Vigil
 from supervisor.engine.wishes import Wishes
 from supervisor.engine.world import World
 from supervisor.errors import DiskError, ExitCode, OwnedError, TakenOverError
@@ -90,6 +91,7 @@ class Loop:
     _course: Course = field(init=False)
     _diverging: Diverging = field(init=False)
     _progress: Progress = field(init=False)
+    _vigil: Vigil = field(init=False)
     _start: Start = field(default_factory=Start)
     _ready: bool = False
     _training: bool = False
@@ -147,6 +149,9 @@ class Loop:
         self._origin = Origin(run_dir, resuming, self._checkpoints, self._write, self._team.attend)
         self._progress = Progress(run_dir, self.memory.board, self.world.tell, self._disk.ask)
         self._course = Course(self.job, self._checkpoints, self._wishes, self._allocation, self._write)
+        stall_after = self.job.recovery.stall_after
+        fixed_s = stall_after.s if isinstance(stall_after, Seconds) else None
+        self._vigil = Vigil(self._team, self._disk, self._write, run_dir / "logs", fixed_s)
         self._sight = Sight(self.job, self.memory, self._checkpoints, self._wishes, self._team)
 
     def run(self) -> ExitCode:
@@ -205,6 +210,8 @@ class Loop:
             self._tidied = False  # it leaves an old one behind
         if gang in (Gang.ALIVE, Gang.DONE):
             self._look_at_beats(now_s)
+        if gang is Gang.ALIVE and self._wishes.wish is Wish.GO_ON and self._verdict is None:
+            self._verdict = self._vigil.look(now_s, trains=self._training or self.ledger.best_step >= 0)
         self._checkpoints.look(now_s)
         for answer in self._checkpoints.committer.answers():
             self._checkpoints.take(answer, now_s, alive=gang is Gang.ALIVE)
@@ -303,6 +310,8 @@ class Loop:
         timeout_s = IDLE_S
         if self._team.gang in (Gang.BROKEN, Gang.DONE) or self._drain_until_s is not None:
             timeout_s = BUSY_S
+        elif self._vigil.asking:
+            timeout_s = BUSY_S  # ranks answer without ringing
         elif self._team.gang is Gang.NONE:
             left_s = self._course.launch_at_s - time.monotonic()
             timeout_s = left_s if 0 < left_s < IDLE_S else IDLE_S
@@ -377,6 +386,7 @@ class Loop:
             due_every=self._checkpoints.due_every,
             taken=max(0, self._checkpoints.newest),
         )
+        self._vigil.begin(attempt)
         self._course.started()
 
     def _miss(self) -> None:
@@ -436,7 +446,7 @@ class Loop:
         )
         step = max(whole.step if whole is not None else 0, min((beat.step for beat in beats), default=0))
         # At step 0 nothing has been settled: such an attempt bore nothing.
-        nodes = self._team.blamed(verdict)
+        nodes = self._team.blamed(verdict) or self._vigil.hosts
         told = {"nodes": list(nodes)} if nodes else {}
         self._write(
             "attempt_ended",

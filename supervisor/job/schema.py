@@ -279,7 +279,6 @@ LATER = (
     Later("checkpoint.keep_every", (None,)),
     Later("checkpoint.keep_best", (None,)),
     Later("checkpoint.mirror", (None,)),
-    Later("recovery.stall_after", (Auto(),)),
     Later("start_from", (None,)),
 )
 

@@ -251,8 +251,8 @@ def _queue(queue: dict[str, Any]) -> str:
 
 def _incidents(incidents: Sequence[dict[str, Any]]) -> str:
     last = incidents[-1]
-    cause = CAUSES.get(last["cause"], one_line(last["cause"]))
-    return f"{len(incidents)}, the last at {clock(last['time'])}: {cause}; `supervisor why` tells more"
+    what = one_line(last["detail"]) if last["cause"] is None else CAUSES.get(last["cause"], one_line(last["cause"]))
+    return f"{len(incidents)}, the last at {clock(last['time'])}: {what}; `supervisor why` tells more"
 
 
 def _about_owner(told: dict[str, Any], live: Live, now: float) -> list[tuple[str, str]]:

@@ -16,7 +16,7 @@ from supervisor.report.find import check_run
 from supervisor.report.fold import NO_END, Attempt, RunHistory, fold
 from supervisor.report.live import Live, look
 from supervisor.report.status import left_board, state_of
-from supervisor.report.words import CAUSES, STATES, clock, decided, duration, one_line, origin
+from supervisor.report.words import CAUSES, STATES, clock, decided, duration, happened, one_line, origin
 
 
 def why(run_dir: Path, live: Live) -> dict[str, Any]:
@@ -129,8 +129,7 @@ def _trained(attempt: dict[str, Any]) -> str:
 
 def _incident(incident: dict[str, Any]) -> str:
     decision = one_line(incident["decision"])
-    cause = CAUSES.get(incident["cause"], one_line(incident["cause"]))
-    return f"{cause}: {one_line(incident['detail'])}" + (f"; {decision}" if decision else "")
+    return happened(incident["cause"], incident["detail"]) + (f"; {decision}" if decision else "")
 
 
 def _is_an_end(incident: dict[str, Any], attempts: list[dict[str, Any]]) -> bool:

@@ -129,7 +129,7 @@ def event(record: Record) -> str | None:  # noqa: PLR0911, PLR0912 - one case pe
         case "notice":
             return _noticed(record)
         case "incident":
-            return f"{head}{CAUSES.get(cause or '', cause)}: {one_line(record.text('detail'))}"
+            return f"{head}{happened(cause, record.text('detail'))}"
         case "attempt_ended":
             return f"{head}ended at {_at(step)}: {CAUSES.get(cause or '', cause)}"
         case "decision":
@@ -147,6 +147,16 @@ def event(record: Record) -> str | None:  # noqa: PLR0911, PLR0912 - one case pe
             return f"stopped at {_at(step)}"
         case _:
             return None
+
+
+def happened(cause: str | None, detail: str | None) -> str:
+    """An incident in words; one that ended nothing has no cause, only what was seen.
+
+    >>> happened("stalled", "rank 1 is stopped"), happened(None, "straggler: rank 1")
+    ('training stood still: rank 1 is stopped', 'straggler: rank 1')
+    """
+    said = one_line(detail)
+    return said if cause is None else f"{CAUSES.get(cause, one_line(cause))}: {said}"
 
 
 def origin(step: int | None, source: str | None) -> str:

@@ -114,7 +114,6 @@ def test_what_cannot_work_is_answered_with_line_key_and_remedy(
         ("checkpoint: {keep_every: 1000 steps}", "checkpoint.keep_every: 1000 steps", "(null)"),
         ("checkpoint: {keep_best: {metric: eval_loss}}", "checkpoint.keep_best", "(null)"),
         ("checkpoint: {mirror: s3://bucket/x}", "checkpoint.mirror: s3://bucket/x", "(null)"),
-        ("recovery: {stall_after: 90 s}", "recovery.stall_after: 90 s", "(auto)"),
         ("start_from: old/checkpoint-3", "start_from: old/checkpoint-3", "(null)"),
     ],
 )

@@ -2,10 +2,11 @@
 
 Usage: tiny_trainer.py --out DIR --max_steps N [--sleep SECONDS] ...
 
-At named points (`load`, `begin`, `substep-<n>`, `step-<n>`, `evaluation-<n>`, `trained`) it looks
+At named points (`load`, `begin`, `substep-<n>`, `step-<n>`, `evaluation-<n>`, `save-<n>`, `trained`) it looks
 for a file of that name below `DIR/places`, and does what stands in it: `hold` waits there until
-the file is gone, `raise` has rank 0 raise once, `eat` has it take memory until it is killed.
-So a fault is placed, not timed.
+the file is gone, `raise` has rank 0 raise once, `eat` has it take memory until it is killed, `lock` has the last rank
+wait for ever for a lock that it holds itself, `spin` has it run in a circle, `slow <seconds>` has every rank take so
+long once. So a fault is placed, not timed.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import argparse
 import hashlib
 import json
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -31,13 +33,14 @@ POISON = 63
 class Numbers(Dataset):
     """Token sequences that are a pure function of their index."""
 
-    def __init__(self, length: int, poisoned: int = -1) -> None:
-        self.length, self.poisoned = length, poisoned
+    def __init__(self, length: int, poisoned: int = -1, sleep_s: float = 0.0) -> None:
+        self.length, self.poisoned, self.sleep_s = length, poisoned, sleep_s
 
     def __len__(self) -> int:
         return self.length
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        time.sleep(self.sleep_s)
         generator = torch.Generator().manual_seed(index)
         ids = torch.randint(0, 64, (16,), generator=generator)
         if index == self.poisoned:
@@ -65,6 +68,15 @@ class Places(TrainerCallback):
                 place.unlink()
                 eat()
             return
+        word, _, more = place.read_text().partition(" ")
+        if word in ("lock", "spin"):
+            if self.rank + 1 == int(os.environ.get("WORLD_SIZE", "1")):
+                place.unlink()
+                hang(word)
+            return
+        if word == "slow":
+            time.sleep(float(more))
+            return
         (self.directory / f"{point}.reached-{self.rank}").write_text(os.environ.get("SUPERVISOR_ATTEMPT", ""))
         while place.exists():
             time.sleep(0.005)
@@ -86,6 +98,15 @@ def eat() -> None:
     """Take memory until somebody stops it, but not all of a machine whose limits do not hold."""
     taken = [bytearray(os.urandom(1 << 20) * 64) for _ in range(64)]
     raise RuntimeError(f"{len(taken) * 64} MiB were given")
+
+
+def hang(how: str) -> None:
+    """Never come back, in one of the ways in which programs do not."""
+    lock = threading.Lock()
+    lock.acquire()
+    while how == "spin":
+        sum(range(1000))
+    lock.acquire()
 
 
 class Trace(TrainerCallback):
@@ -115,14 +136,24 @@ class Trace(TrainerCallback):
             file.write(json.dumps(line) + "\n")
 
 
-class Stubborn(Trainer):
+class Placed(Trainer):
+    """Whose saving is a named point, too."""
+
+    places: Places
+
+    def _save(self, output_dir=None, state_dict=None):  # type: ignore[no-untyped-def]
+        self.places.reach(f"save-{self.state.global_step}")
+        super()._save(output_dir, state_dict)
+
+
+class Stubborn(Placed):
     """Overrides `train` and does not call up, so nothing that is put in the place of `Trainer.train` reaches it."""
 
     def train(self, resume_from_checkpoint=None, **kwargs):  # type: ignore[no-untyped-def]
         return self._inner_training_loop(batch_size=self.args.train_batch_size, args=self.args)
 
 
-class Fragile(Trainer):
+class Fragile(Placed):
     """Meets data on which its loss is no number, or parameters from which it is none, and leaves a step out if told."""
 
     leave_out = wrong_from = high_from = -9
@@ -147,8 +178,10 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=64)
     parser.add_argument("--sleep", type=float, default=0.0)
     parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument("--straggle", type=float, default=0.0, help="seconds that rank 1 takes for each row")
     parser.add_argument("--accumulate", type=int, default=1)
     parser.add_argument("--eval-steps", type=int, default=0)
+    parser.add_argument("--save-steps", type=int, default=0)
     parser.add_argument("--find-unused", default="false")
     parser.add_argument("--optim", default="adamw_torch")
     parser.add_argument("--lora-rank", type=int, default=4)
@@ -187,7 +220,8 @@ def main() -> None:
         learning_rate=1e-2,
         lr_scheduler_type="cosine",
         logging_steps=3,
-        save_strategy="no",
+        save_strategy="steps" if options.save_steps else "no",
+        save_steps=options.save_steps or 500,
         eval_strategy="steps" if options.eval_steps else "no",
         eval_steps=options.eval_steps or None,
         dataloader_num_workers=options.workers,
@@ -204,10 +238,11 @@ def main() -> None:
     trainer = (Stubborn if options.stubborn else Fragile)(
         model=model,
         args=arguments,
-        train_dataset=Numbers(options.rows, options.poison),
+        train_dataset=Numbers(options.rows, options.poison, options.straggle if rank == 1 else 0.0),
         eval_dataset=Numbers(12),
         callbacks=[trace, places, *([] if options.plain else [SupervisorCallback()])],
     )
+    trainer.places = places
     trainer.train(resume_from_checkpoint=None if options.plain else resume_point())
     places.reach("trained")
 

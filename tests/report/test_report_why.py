@@ -74,6 +74,15 @@ def test_an_attempt_under_way_has_no_cause(tmp_path: Path) -> None:
     assert "is under way" in text(told, Live())
 
 
+def test_a_straggler_ended_nothing_and_has_no_cause(tmp_path: Path) -> None:
+    slow = {"cause": None, "detail": "straggler on n2: rank 1 takes 0.4 s", "decision": "training goes on"}
+    run_dir = h.write(tmp_path, [*h.UNDER_WAY, (1060.0, "incident", 1, slow), *h.crashes(1070, 1, 55)])
+    live = look(run_dir)
+    answer = text(why(run_dir, live), live)
+    assert "straggler on n2: rank 1 takes 0.4 s; training goes on" in answer
+    assert "None" not in answer
+
+
 def test_incidents_that_ended_no_attempt_are_told_too(tmp_path: Path) -> None:
     full = {"cause": "disk_full", "detail": "the periodic checkpoint of step 50 failed", "decision": "training goes on"}
     run_dir = h.write(tmp_path, [*h.UNDER_WAY, (1060.0, "incident", 1, full), *h.crashes(1070, 1, 55)])
