@@ -20,7 +20,7 @@ from supervisor.engine.checkpoints import Checkpoints
 from supervisor.engine.commits import Committer
 from supervisor.engine.course import Course
 from supervisor.engine.crew import Crew
-from supervisor.engine.disk import Disk, Pending
+from supervisor.engine.disk import Disk
 from supervisor.engine.diverging import Diverging
 from supervisor.engine.ending import explained
 from supervisor.engine.gpus import Gpus
@@ -34,17 +34,18 @@ from supervisor.engine.resuming import Resuming
 from supervisor.engine.seeing import Sight, settings_of
 from supervisor.engine.starting import Starter
 from supervisor.engine.team import Team
+from supervisor.engine.tenure import Tenure
 from supervisor.engine.verdicts import verdict_of
 from supervisor.engine.vigil import Vigil
 from supervisor.engine.wishes import Wishes
 from supervisor.engine.world import World
-from supervisor.errors import DiskError, ExitCode, OwnedError, TakenOverError
+from supervisor.errors import DiskError, ExitCode
 from supervisor.job import Job, Seconds, Steps
 from supervisor.journal import Journal
 from supervisor.launch.command import Rendezvous
 from supervisor.launch.processes import free_port
 from supervisor.launch.slurm import incarnation
-from supervisor.lease import RENEW_EVERY_S, Lease
+from supervisor.lease import Lease
 from supervisor.policy.batch import accumulation_for
 from supervisor.policy.causes import Cause, Verdict
 from supervisor.policy.ledger import Ledger, fold
@@ -92,6 +93,7 @@ class Loop:
     _diverging: Diverging = field(init=False)
     _progress: Progress = field(init=False)
     _vigil: Vigil = field(init=False)
+    _tenure: Tenure = field(init=False)
     _start: Start = field(default_factory=Start)
     _ready: bool = False
     _training: bool = False
@@ -99,8 +101,6 @@ class Loop:
     _verdict: Verdict | None = None  # found before the attempt ended
     _drain_until_s: float | None = None
     _training_since_s: float = 0.0
-    _renewed_at_s: float = 0.0
-    _renewal: Pending[None] | None = None
     _disk: Disk = field(default_factory=Disk)
 
     def __post_init__(self) -> None:
@@ -127,7 +127,8 @@ class Loop:
             self._gpu_memory_held,
         )
         node = Node(self.run_id, self.memory, self._starter, gpus=self._gpus)
-        self._team = Team(node, self.crew, scheduled=at is not None, renew=self._renew, name=self.world.name)
+        self._tenure = Tenure(self.lease, self._disk, node.end)
+        self._team = Team(node, self.crew, scheduled=at is not None, renew=self._tenure.renew, name=self.world.name)
         self.memory.elsewhere = self._team.elsewhere
         on_nan = self.job.recovery.on_nan
         self._diverging = Diverging(on_nan, lambda: self._team.beats, lambda: self.ledger, self._write)
@@ -216,27 +217,8 @@ class Loop:
         for answer in self._checkpoints.committer.answers():
             self._checkpoints.take(answer, now_s, alive=gang is Gang.ALIVE)
             self.memory.release()
-        self._renew(now_s)
+        self._tenure.renew(now_s)
         self._tell_progress()
-
-    def _renew(self, now_s: float) -> None:
-        """Show that this owner lives.
-
-        Raises:
-            TakenOverError: somebody else owns the run; our workers are gone by then.
-        """
-        if self._renewal is None and now_s - self._renewed_at_s >= RENEW_EVERY_S:
-            self._renewal, self._renewed_at_s = self._disk.ask(self.lease.renew), now_s
-        if self._renewal is None or not self._renewal.over:
-            return
-        renewal, self._renewal = self._renewal, None
-        try:
-            renewal.result()
-        except OwnedError as error:
-            self._team.node.end()
-            raise TakenOverError(error.problem, error.remedy) from error
-        except DiskError:
-            return  # nothing is known, so nothing changes; commits ask again before they count
 
     def _look_at_beats(self, now_s: float) -> None:
         beats = self._team.beats
