@@ -39,8 +39,15 @@ UNSEEN_SOON_S = 30.0
 UNSEEN_LATE_S = 1800.0
 #: The rest of a program uploads, merges and evaluates, mostly without a word.
 _UNSEEN_REST_S = 7200.0
-#: At a start and at the first steps the next attempt may have more to do than this one had: data is passed over.
-_LEAST_LATE_S = {Doing.START: 600.0, Doing.FIRST: 600.0, Doing.REST: 1800.0}
+#: The same where it has: of evaluations and saves few are seen, and at a start and the first steps the next attempt
+#: may have more to do than this one had, for data is passed over.
+_LEAST_LATE_S = {
+    Doing.START: 600.0,
+    Doing.FIRST: 600.0,
+    Doing.EVALUATION: 120.0,
+    Doing.SAVE: 300.0,
+    Doing.REST: 1800.0,
+}
 #: How often the usual step.
 _USUAL = 3.0
 #: How often `soon` is `late`.
@@ -86,9 +93,9 @@ class Patience:
             silent_s: how long [s].
             left: whether the phase ended with it.
 
-        >>> patience = Patience().learnt(Doing.SAVE, 40.0, left=True)
+        >>> patience = Patience().learnt(Doing.SAVE, 90.0, left=True)
         >>> patience.soon_s(Doing.SAVE), patience.late_s(Doing.SAVE)
-        (70.0, 210.0)
+        (120.0, 360.0)
         """
         spell = self.spells.get(doing, Spell())
         kept_s = spell.longest_s * 0.5 ** (1.0 / _HALF_LIFE)

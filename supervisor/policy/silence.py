@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from supervisor.policy.patience import Doing, Patience
 
 #: The longest time between two looks that counts [s]: more of it the watcher was not awake.
-AWAKE_S = 1.0
+AWAKE_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,9 @@ class Silence:
         passed_s = 0.0 if self.looked_s is None or not awake else min(now_s - self.looked_s, AWAKE_S)
         if len(pulses) != len(self.pulses):
             return replace(self, pulses=tuple(pulses), own_s=(0.0,) * len(pulses), silent_s=0.0, looked_s=now_s)
-        patience, own_s, moved = self.patience, [], False
+        own_s: list[float] = []
+        ended: dict[Doing, tuple[float, bool]] = {}  # ranks move together, and are learnt from together
+        moved = False
         for before, pulse, silent_s in zip(self.pulses, pulses, self.own_s, strict=True):
             if pulse.mark == before.mark:
                 own_s.append(silent_s + passed_s)
@@ -70,8 +72,12 @@ class Silence:
             moved = True
             own_s.append(0.0)
             if before.doing is not None:
-                left = pulse.doing is not before.doing
-                patience = patience.learnt(before.doing, silent_s + passed_s, left=left)
+                longest_s, left = ended.get(before.doing, (0.0, False))
+                left = left or pulse.doing is not before.doing
+                ended[before.doing] = max(longest_s, silent_s + passed_s), left
+        patience = self.patience
+        for doing, (longest_s, left) in ended.items():
+            patience = patience.learnt(doing, longest_s, left=left)
         return Silence(patience, 0.0 if moved else self.silent_s + passed_s, tuple(pulses), tuple(own_s), now_s)
 
     def anew(self) -> Silence:

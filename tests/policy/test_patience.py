@@ -59,6 +59,18 @@ def test_half_an_hour_of_random_slowness_is_never_called_a_stall(seed: int, sigm
     assert alarms == []
 
 
+@settings(deadline=None)
+@given(st.lists(st.floats(0.1, 3.0), min_size=1, max_size=12))
+def test_a_step_up_to_three_times_as_long_as_the_longest_before_is_no_stall(factors: list[float]) -> None:
+    lengths_s = [0.2] * 10
+    for factor in factors:
+        lengths_s.append(min(max(lengths_s) * factor, 20_000.0))
+    silence, alarms = watched([(Doing.STEP, lasts_s) for lasts_s in lengths_s])
+    assert alarms == []
+    assert silence.late_s is not None
+    assert silence.late_s > 2.9 * max(lengths_s[:-1])
+
+
 def test_steady_steps_are_looked_into_soon_and_what_is_not_proved_waits_three_times_as_long() -> None:
     silence, _ = watched([(Doing.STEP, 0.2)] * 1000)
     assert silence.soon_s is not None
@@ -89,7 +101,7 @@ def test_an_evaluation_is_known_only_when_it_has_been_seen_to_its_end(doing: Doi
     assert alarms == []
     assert 1800.0 < silence.patience.late_s(doing) < 1900.0
     short, _ = watched([(doing, 0.5)] * 30 + [(Doing.STEP, 0.5)])
-    assert short.patience.late_s(doing) < 100.0
+    assert 60.0 < short.patience.late_s(doing) <= 300.0
 
 
 def test_the_next_attempt_may_pass_over_much_data_before_its_first_step() -> None:
@@ -122,7 +134,7 @@ def test_what_somebody_has_set_is_the_patience_of_steps_and_the_least_of_all_oth
     for _ in range(20):
         patience = patience.learnt(Doing.STEP, 40.0).learnt(Doing.SAVE, 1.0, left=True)
     assert (patience.soon_s(Doing.STEP, 0.2), patience.late_s(Doing.STEP, 0.2)) == (90.0, 90.0)
-    assert (patience.soon_s(Doing.SAVE), patience.late_s(Doing.SAVE)) == (90.0, 93.0)
+    assert (patience.soon_s(Doing.SAVE), patience.late_s(Doing.SAVE)) == (90.0, 300.0)
     assert Patience(fixed_s=7200.0).late_s(Doing.EVALUATION) == 7200.0
 
 
@@ -164,7 +176,7 @@ def test_time_in_which_the_watcher_slept_or_the_disk_hung_does_not_count() -> No
     pulse = [Pulse(0, Doing.STEP, 0.2)]
     silence = Silence().after(pulse, 0.0).after(pulse, 0.5)
     asleep = silence.after(pulse, 3600.0)  # the machine was suspended
-    assert asleep.silent_s == pytest.approx(1.5)
+    assert asleep.silent_s == pytest.approx(2.5)
     hung = silence
     for look in range(100):
         hung = hung.after(pulse, 1.0 + look, awake=False)
