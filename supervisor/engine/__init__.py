@@ -11,7 +11,8 @@ wishes       what somebody outside wants
 course       what follows an attempt; ending, verdicts: why it ended, and how one leaves
 origin       where the next attempt goes on from; resuming: chosen over board and disk
 checkpoints  what is due and on its way; commits: made on a thread; assembly: of which files
-disk         small reads and writes that may hang
+disk         small reads and writes that may hang; tenure: the lease renewed
+vigil        who stands still, who is always slow; inquiry: ranks asked what they are at; diverging: losses gone wrong
 
 node         one machine's part: memory (the board), starting, gang (the workers of an attempt), evidence
 gpus         of a node, before, during and after an attempt; host_memory: a warning before it ends

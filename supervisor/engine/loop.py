@@ -292,7 +292,7 @@ class Loop:
         timeout_s = IDLE_S
         if self._team.gang in (Gang.BROKEN, Gang.DONE) or self._drain_until_s is not None:
             timeout_s = BUSY_S
-        elif self._vigil.asking:
+        elif self._team.gang is Gang.ALIVE and self._vigil.asking:
             timeout_s = BUSY_S  # ranks answer without ringing
         elif self._team.gang is Gang.NONE:
             left_s = self._course.launch_at_s - time.monotonic()

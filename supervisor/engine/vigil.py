@@ -28,8 +28,10 @@ from supervisor.policy.stragglers import Stragglers
 LIMIT_S = 3.0
 #: How often logs are looked at, of ranks that tell nothing else [s].
 _LOGS_EVERY_S = 5.0
+#: How often beats are looked at, and while ranks are asked [s]; the loop may turn more often for other reasons.
+_EVERY_S, _ASKING_EVERY_S = 0.4, 0.02
 #: How often ranks are compared [s].
-_COMPARE_EVERY_S = 2.0
+_COMPARE_EVERY_S = 5.0
 #: In these a program says what it does in its log only.
 _LOGGED = frozenset((Doing.START, Doing.REST))
 
@@ -58,6 +60,7 @@ class Vigil:
     asking: bool = False
     hosts: tuple[str, ...] = ()
     _silence: Silence = field(default_factory=Silence)
+    _looked_s: float = 0.0
     _attempt: int = 0
     _question: int = 0
     _asked_s: float = 0.0
@@ -84,6 +87,9 @@ class Vigil:
             now_s: monotonic time [s].
             trains: whether the program is known to tell when it trains.
         """
+        if now_s - self._looked_s < (_ASKING_EVERY_S if self.asking else _EVERY_S):
+            return None
+        self._looked_s = now_s
         beats = self.team.beats
         self._silence = self._silence.after([pulse_of(beat) for beat in beats], now_s, awake=not self.disk.stuck)
         self._compare(beats, now_s)

@@ -31,7 +31,7 @@ class OwnTime:
         self.usual_s = float("nan")
 
     def watch(self, model: Any) -> None:
-        """Count its forward passes in training, and waits for data; hooks would break the graphs of a compiled one."""
+        """Count a model's forward passes in training and the waits for data, unless hooks would break its graph."""
         if getattr(model, "_compiled_call_impl", None) is not None:
             return
         model.register_forward_pre_hook(self._begin)
