@@ -192,7 +192,7 @@ FILES = (
       r"can't find a valid checkpoint"
       r"|checkpoint\S* .{0,120}(?:corrupt|incomplete|invalid|damaged|truncated|missing|not (?:a )?valid"
       r"|does not exist|not found)|(?:corrupt|incomplete|damaged|truncated|invalid)\w* .{0,40}checkpoint"
-      r"|trainer_state\.json|no valid checkpoint|unable to load weights from"
+      r"|trainer_state\.json|no valid checkpoint|unable to load .{0,60}from checkpoint|unable to load weights from"
       r"|(?:optimizer|rng_state\S*|scheduler)\.(?:pt|bin|pth)|loaded state dict (?:contains|has)"
       r"|parameter group that doesn't match|checksum|hash mismatch|metadata .{0,20}missing|\.metadata'"
       r"|checkpointexception|checkpoint_\w*error",
