@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import PROGRAMS, Run, command
+from harness import PROGRAMS, Run, command, until
+
+from supervisor.watch.cgroups import find
 
 ONE_PROCESS: dict[str, Any] = {"launch": {"processes_per_node": 1}, "recovery": {"max_barren": 1}}
 
@@ -46,3 +49,26 @@ def test_further_evidence_is_shown_to_whoever_asks_why(tmp_path: Path) -> None:
     assert end["details"][0].startswith(told)
     assert told in command("why", str(tmp_path / "run")).stdout
     assert '"root": "gpu_oom_neighbour"' in command("why", str(tmp_path / "run"), "--json").stdout
+
+
+def test_a_rank_that_the_kernel_kills_for_memory_is_told_from_one_that_somebody_kills(tmp_path: Path) -> None:
+    groups = find()
+    if groups is None or not os.access(groups.chain[0], os.W_OK):
+        pytest.skip("memory control groups cannot be made here: needs root")
+    job = groups.chain[0] / f"supervisor-verdicts-{os.getpid()}"
+    job.mkdir()
+    if not (job / groups.names.limit).exists():
+        job.rmdir()
+        pytest.skip("the memory controller is not passed on to groups here")
+    run = Run(tmp_path, args={"how": "eat"}, job=ONE_PROCESS, program=str(PROGRAMS / "dies.py"))
+    try:
+        (job / groups.names.limit).write_text(str(800 << 20))
+        assert run.start().process is not None
+        (job / "cgroup.procs").write_text(str(run.process.pid))  # long before it starts anything
+        assert run.wait() == 3, run.said()
+    finally:
+        until(lambda: not job.rmdir(), f"end of {job}", 20)
+    [end] = run.journal("attempt_ended")
+    assert (end.fields["cause"], end.fields["root"]) == ("host_oom", "host_oom")
+    said = "rank 0 was killed by SIGKILL, and the kernel killed 1 process for memory on its node"
+    assert end.fields["evidence"] == said

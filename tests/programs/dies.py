@@ -1,6 +1,6 @@
 """A program that dies in one of the ways that are told apart; it imports nothing heavy.
 
-Usage: dies.py --out DIR --how segfault|killed|exit|gpu_oom|disk_full|value|wrapped|network|abort
+Usage: dies.py --out DIR --how segfault|killed|exit|gpu_oom|disk_full|value|wrapped|network|abort|eat
 """
 
 from __future__ import annotations
@@ -45,6 +45,9 @@ def main() -> None:
                 raise RuntimeError("the cache could not be made") from error
         case "network":
             raise ConnectionRefusedError(111, "Connection refused")
+        case "eat":  # within a group of processes that may have less than this
+            kept = [bytearray(b"x" * (1 << 20)) for _ in range(2048)]
+            raise RuntimeError(f"{len(kept)} MiB were given")
         case "abort":
             print("terminate called after throwing an instance of 'c10::Error'", file=sys.stderr)
             print("  what():  CUDA error: an illegal memory access was encountered", file=sys.stderr, flush=True)
