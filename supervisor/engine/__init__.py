@@ -16,8 +16,8 @@ vigil        who stands still, who is always slow; inquiry: ranks asked what the
 
 node         one machine's part: memory (the board), starting, gang (the workers of an attempt), evidence
 gpus         of a node, before, during and after an attempt; host_memory: a warning before it ends
-warnings     what the members' clouds gave notice of
 team         all nodes; crew: the members as the leader has them; gathering: their parts of a checkpoint
+news         what was heard of the members; warnings: what their clouds gave notice of
 member       a node that does not lead; joining: its way in; whereabouts, meeting: where its leader is
 messages     what the two tell each other; attempt: the order that all nodes get
 telling      keeps the process alive that tells people

@@ -11,6 +11,7 @@ from supervisor.board.slots import Identity
 from supervisor.engine.attempt import AttemptOrder
 from supervisor.engine.gathering import Gathering, NoPart
 from supervisor.engine.messages import PART, PARTED, SEEN, WANTED, MessageError, Seen, Wanted
+from supervisor.engine.news import News
 from supervisor.engine.node import Testimony
 from supervisor.engine.warnings import Warnings
 from supervisor.errors import ExitCode
@@ -48,6 +49,7 @@ class Crew:
     Attributes:
         nodes: how many take part, the leader's included.
         losses: members lost in the attempt under way.
+        news: what was heard of them and nobody has taken yet.
         warnings: what their clouds gave notice of.
         dismissed: they have been told to leave, and nothing is heard of them any more.
     """
@@ -63,12 +65,8 @@ class Crew:
         """
         self._hub, self.nodes, self._wanted, self._accept = hub, nodes, wanted, accept
         self.losses: list[Loss] = []
-        self._refusals: list[str] = []
-        self._sent_away: dict[int, str] = {}  # what was said of it; they come again and again
-        self._notices: list[tuple[str, str]] = []
-        self._shortages: list[tuple[str, str]] = []
+        self.news = News()
         self.warnings = Warnings()
-        self._stops: list[str] = []
         self._seen: dict[int, Seen] = {}
         self._there: set[int] = set()
         self._hosts: dict[int, str] = {}
@@ -83,26 +81,6 @@ class Crew:
     def fd(self) -> int:
         """Readable when there is something to hear."""
         return self._hub.fd
-
-    def take_notices(self) -> list[tuple[str, str]]:
-        """Signals that members heard of, and where, since this was asked last."""
-        taken, self._notices = self._notices, []
-        return taken
-
-    def take_stops(self) -> list[str]:
-        """Hosts of members where somebody asked the run to stop, since this was asked last."""
-        taken, self._stops = self._stops, []
-        return taken
-
-    def take_shortages(self) -> list[tuple[str, str]]:
-        """What members saw of memory that comes to its end, and where, since this was asked last."""
-        taken, self._shortages = self._shortages, []
-        return taken
-
-    def take_refusals(self) -> list[str]:
-        """Members that were sent away, and why, since this was asked last."""
-        taken, self._refusals = self._refusals, []
-        return taken
 
     # -- hearing
 
@@ -137,13 +115,10 @@ class Crew:
         host = str(fields.get("host", "?"))
         wrong = self._accept(fields) if node in self._members else f"the run goes on without node {node}"
         if wrong is not None:
-            words = f"node {node} ({host}): {wrong}"
-            if self._sent_away.get(node) != words:
-                self._sent_away[node] = words
-                self._refusals.append(words)
+            self.news.sent_away(node, f"node {node} ({host}): {wrong}")
             self._hub.drop(node, wrong)
             return
-        self._sent_away.pop(node, None)
+        self.news.joined(node)
         self._hosts[node] = host
         self._ended.discard(node)
         self._seen.pop(node, None)
@@ -167,13 +142,9 @@ class Crew:
             case kind if kind == SEEN:
                 seen, before = Seen.read(frame.fields), self._seen.get(node)
                 self._seen[node] = seen
-                if seen.notice is not None and (before is None or before.notice is None):
-                    self._notices.append((seen.notice, self._hosts.get(node, "?")))
-                if seen.shortage is not None and (before is None or before.shortage != seen.shortage):
-                    self._shortages.append((seen.shortage, self._hosts.get(node, "?")))
-                self.warnings.hear(node, seen.warned, self._hosts.get(node, "?"))
-                if seen.stop and not (before is not None and before.stop):
-                    self._stops.append(self._hosts.get(node, "?"))
+                host = self._hosts.get(node, "?")
+                self.news.hear(host, seen, before)
+                self.warnings.hear(node, seen.warned, host)
                 return seen.is_news(before)
             case kind if kind == PART:
                 if self._gathering is not None and frame.fields["number"] == self._gathering.number:

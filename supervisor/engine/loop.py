@@ -264,12 +264,12 @@ class Loop:
         """What members heard from outside counts as if it had been heard here."""
         if self.crew is None:
             return
-        for name, host in self.crew.take_notices():
+        for name, host in self.crew.news.take_notices():
             self._wishes.hand_back(f"{name} on {host}")
         self._wishes.hear(self.crew.warnings.take(time.time()), time.monotonic())
-        for host in self.crew.take_stops():
+        for host in self.crew.news.take_stops():
             self._wishes.stop_once(f"SIGINT on {host}")
-        for refusal in self.crew.take_refusals():
+        for refusal in self.crew.news.take_refusals():
             self._write("incident", cause=Cause.DISCONNECTED.value, detail=refusal, decision="it was sent away")
 
     def _situation(self) -> Situation:

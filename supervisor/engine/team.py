@@ -95,7 +95,7 @@ class Team:
     def take_shortages(self) -> list[str]:
         """What has been seen of memory that comes to its end, here and on other nodes, since this was asked last."""
         own, self.node.shortage = self.node.shortage, None
-        elsewhere = self.crew.take_shortages() if self.crew is not None else []
+        elsewhere = self.crew.news.take_shortages() if self.crew is not None else []
         return [*([own] if own is not None else ()), *(f"on {host}: {words}" for words, host in elsewhere)]
 
     def gpu_faults(self) -> list[tuple[str | None, str]]:

@@ -52,10 +52,10 @@ def test_who_does_not_belong_is_sent_away_and_said_once_however_often_it_comes()
         ends.come(7)
         ends.until(lambda: len(ends.refusals(1)) >= 3 and len(ends.refusals(7)) >= 3, "refusals")
         assert set(ends.refusals(1)) == {"its job file is another one"}
-        [one, seven] = sorted(ends.crew.take_refusals())
+        [one, seven] = sorted(ends.crew.news.take_refusals())
         assert one == "node 1 (host1): its job file is another one"
         assert seven.startswith("node 7 (host7): ")
-        assert ends.crew.take_refusals() == []
+        assert ends.crew.news.take_refusals() == []
         assert ends.crew.ready() == set()
         assert ends.crew.losses == []
 
@@ -129,7 +129,7 @@ def test_a_member_whose_words_mean_nothing_is_lost_and_hurts_nobody(ends: Ends) 
     ends.until(lambda: ends.crew.losses, "loss")
     assert [loss.node for loss in ends.crew.losses] == [2]
     assert "not understood" in ends.crew.losses[0].reason
-    assert ends.crew.take_stops() == []  # what it said after that does not count
+    assert ends.crew.news.take_stops() == []  # what it said after that does not count
     assert 2 not in ends.crew.ready()
     ends.until(lambda: ends.crew.gangs() == [Gang.ALIVE], "word of the other")
 
@@ -140,9 +140,9 @@ def test_notices_and_wishes_to_stop_are_handed_on_once(ends: Ends) -> None:
         ends.say(1, Seen(notice="SIGTERM", stop=True))
     ends.say(1, Seen(gang=Gang.ALIVE, notice="SIGTERM", stop=True))
     ends.until(lambda: ends.crew.ready() == set(), "last word")
-    assert ends.crew.take_notices() == [("SIGTERM", "host1")]
-    assert ends.crew.take_stops() == ["host1"]
-    assert ends.crew.take_notices() == ends.crew.take_stops() == []
+    assert ends.crew.news.take_notices() == [("SIGTERM", "host1")]
+    assert ends.crew.news.take_stops() == ["host1"]
+    assert ends.crew.news.take_notices() == ends.crew.news.take_stops() == []
 
 
 def test_a_warning_is_handed_on_once_and_the_next_one_again(ends: Ends) -> None:
@@ -150,8 +150,8 @@ def test_a_warning_is_handed_on_once_and_the_next_one_again(ends: Ends) -> None:
     for words in ("93 %", "93 %", "97 %"):
         ends.say(1, Seen(gang=Gang.ALIVE, shortage=words))
     ends.until(lambda: ends.crew.ready() == set(), "last word")
-    assert ends.crew.take_shortages() == [("93 %", "host1"), ("97 %", "host1")]
-    assert ends.crew.take_shortages() == []
+    assert ends.crew.news.take_shortages() == [("93 %", "host1"), ("97 %", "host1")]
+    assert ends.crew.news.take_shortages() == []
 
 
 def test_a_broken_gpu_is_known_by_its_node_as_long_as_the_attempt_lasts(ends: Ends) -> None:
