@@ -8,8 +8,9 @@ where the script is a list like `[{"after_s": 5, "facts": {"action": {"action": 
 may be given as `in_s`: seconds from the moment at which somebody first asks for the fact.
 
 Facts: aws `action`, `rebalance`, `maintenance`; gcp `preempted`, `maintenance-event`; azure `events`, `name`; alibaba
-`termination`. Manners (`fake.manner`): "silent" accepts and never answers, "trickle" sends a byte now and then, "flood"
-sends 10 MB, "garbage" speaks something else, "hang up" closes at once, "error" answers 503.
+`termination`. Manners (`fake.manner`): "silent" accepts and never answers, "trickle" sends a byte now and then, "late"
+begins late and never ends, "flood" sends 10 MB, "garbage" speaks something else, "hang up" closes at once, "error"
+answers 503.
 """
 
 from __future__ import annotations
@@ -132,6 +133,10 @@ class Service(BaseHTTPRequestHandler):
                 self.wfile.write(bytes([byte]))
                 if self.fake.over.wait(0.02):
                     return
+        elif manner == "late":
+            self.fake.over.wait(0.8)
+            self.wfile.write(b"HTTP/1.1 200 OK\r\n")
+            self.fake.over.wait()
         elif manner == "flood":
             self.reply(200, b"x" * FLOOD_BYTES)
         elif manner == "garbage":

@@ -36,6 +36,14 @@ def test_a_server_of_bad_manners_is_given_up_in_time_with_a_reason(manner: str, 
         assert time.monotonic() - began_s < LIMIT_S + 0.4
 
 
+def test_the_limit_is_one_for_all_of_an_answer_and_not_for_each_of_its_bytes() -> None:
+    with serving("aws") as fake:
+        fake.manner = "late"
+        began_s = time.monotonic()
+        assert isinstance(ask(Place("127.0.0.1", fake.port), "GET", "/", {}, limit_s=1.0), Unclear)
+        assert time.monotonic() - began_s < 1.6  # 0.8 s until it begins, and 1.0 s more for the next byte
+
+
 def test_nobody_there_is_a_reason() -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
