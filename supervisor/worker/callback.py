@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import fields
 from typing import Any
 
 import torch
@@ -24,7 +23,7 @@ from supervisor.worker import randomness, tree
 from supervisor.worker.alone import OwnTime
 from supervisor.worker.capture import OPTIMIZER, ModelCapture, Tensors, split_optimizer
 from supervisor.worker.closing import level_train_loss
-from supervisor.worker.facts import base_of, batch_of, libraries
+from supervisor.worker.facts import base_of, batch_of, libraries, trainer_state
 from supervisor.worker.health import Health, await_end
 from supervisor.worker.phases import Phases
 from supervisor.worker.resume import Resume, find
@@ -308,7 +307,7 @@ class SupervisorCallback(TrainerCallback):  # type: ignore[misc]  # transformers
         scaler = getattr(optimizer, "scaler", None)
         best = trained and bool(getattr(self._trainer, "args", None) and self._trainer.args.load_best_model_at_end)
         return {
-            "trainer_state": self._trainer_state(state),
+            "trainer_state": trainer_state(state, self._trainer),
             "adapter_config": self._model.adapter_config,
             "optimizer": joined,
             "scheduler": None if scheduler is None else tree.encode(scheduler.state_dict(), "scheduler"),
@@ -323,20 +322,6 @@ class SupervisorCallback(TrainerCallback):  # type: ignore[misc]  # transformers
             "libraries": self._libraries,
             "best_loaded": best and state.best_model_checkpoint is not None,
         }, files
-
-    def _trainer_state(self, state: TrainerState) -> dict[str, Any]:
-        """trainer_state.json without the log history, which is kept apart since it only grows."""
-        told = {f.name: getattr(state, f.name) for f in fields(state) if f.name != "log_history"}
-        callbacks: dict[str, Any] = {}
-        handler = getattr(self._trainer, "callback_handler", None)
-        stateful = [c for c in handler.callbacks if isinstance(c, ExportableState)] if handler else []
-        for one in [*stateful, *([self._trainer.control] if handler else [])]:
-            name, known = type(one).__name__, callbacks.get(type(one).__name__)
-            earlier = known if isinstance(known, list) else [known]
-            callbacks[name] = one.state() if known is None else [*earlier, one.state()]
-        told["stateful_callbacks"] = callbacks or told.get("stateful_callbacks")
-        plain: dict[str, Any] = json.loads(json.dumps(told, default=float))
-        return plain
 
     def _write_history(self, state: TrainerState) -> None:
         """Append the log rows that came since the last snapshot."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import fields
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from transformers import TrainingArguments
+from transformers import TrainerState, TrainingArguments
+from transformers.trainer_callback import ExportableState
 
 
 def batch_of(args: TrainingArguments | None) -> dict[str, int]:
@@ -35,3 +38,18 @@ def libraries() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def trainer_state(state: TrainerState, trainer: Any) -> dict[str, Any]:
+    """trainer_state.json without the log history, which is kept apart since it only grows."""
+    told = {f.name: getattr(state, f.name) for f in fields(state) if f.name != "log_history"}
+    callbacks: dict[str, Any] = {}
+    handler = getattr(trainer, "callback_handler", None)
+    stateful = [c for c in handler.callbacks if isinstance(c, ExportableState)] if handler else []
+    for one in [*stateful, *([trainer.control] if handler else [])]:
+        name, known = type(one).__name__, callbacks.get(type(one).__name__)
+        earlier = known if isinstance(known, list) else [known]
+        callbacks[name] = one.state() if known is None else [*earlier, one.state()]
+    told["stateful_callbacks"] = callbacks or told.get("stateful_callbacks")
+    plain: dict[str, Any] = json.loads(json.dumps(told, default=float))
+    return plain
