@@ -104,6 +104,9 @@ class Course:
     def _go_back(self, verdict: Verdict, decision: GoBack, ledger: Ledger, nodes: Sequence[str] = ()) -> None:
         changes = {CHANGES: ledger.adaptation.skipping(decision.skip).told()}
         self._incident(verdict, decision.detail, nodes)
+        # What is on disk beyond does not count from now on, so that what memory holds may be newer.
+        counting = [s for lineage, s, _ in ledger.committed if ledger.counts(lineage, s) and s < decision.before]
+        self.checkpoints.newest, self.checkpoints.trained = max(counting, default=-1), False
         self.write("adapted", lineage=ledger.lineage + 1, before=decision.before, detail=decision.detail, **changes)
 
     @property

@@ -439,7 +439,8 @@ class Loop:
             step=step if step > 0 else None,
             **told,
         )
-        states = () if diverged is None else self._origin.states(self.ledger)
+        leaving = self._wishes.wish is not Wish.GO_ON
+        states = () if diverged is None else self._origin.states(self.ledger, leaving=leaving)
         self._team.close_attempt()
         self._drain_until_s = None
         self._team.give_orders(drain=0)

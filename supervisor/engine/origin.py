@@ -50,13 +50,19 @@ class Origin:
             self.write("incident", cause=Cause.STORAGE.value, detail=problem, decision="it stays where it is")
         self.checkpoints.newest = disk.newest.step if disk.newest is not None else -1
 
-    def states(self, ledger: Ledger) -> tuple[int, ...]:
-        """Steps of the states that can be gone back to; a disk that cannot be read has none to offer now."""
+    def states(self, ledger: Ledger, *, leaving: bool) -> tuple[int, ...]:
+        """Steps of the states that can be gone back to.
+
+        Args:
+            ledger: of the run.
+            leaving: whether there is no time to ask a disk that may hang; then only its newest is known.
+        """
+        in_memory = [whole.step for whole in self.resuming.memory.wholes()]
         try:
-            found: tuple[int, ...] = self.attend(lambda: self.resuming.states(ledger))
+            on_disk = [self.checkpoints.newest] if leaving else self.attend(lambda: self.resuming.on_disk(ledger))
         except DiskError:
-            return ()
-        return found
+            on_disk = []  # what cannot be read has nothing to offer now
+        return tuple(sorted({step for step in (*in_memory, *on_disk) if step > 0}))
 
     def batch_on_disk(self, ledger: Ledger) -> Batch | None:
         """How a step was made up in the newest checkpoint; None where there is none, or it does not tell."""

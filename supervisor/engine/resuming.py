@@ -228,12 +228,11 @@ class Resuming:
         self.disk = look(self.run_dir, self.run_id, ledger, clock, take_diverged=self.take_diverged)
         return self.disk
 
-    def states(self, ledger: Ledger) -> tuple[int, ...]:
-        """Steps of the states that can be gone back to, as far as manifests and slots tell."""
+    def on_disk(self, ledger: Ledger) -> list[int]:
+        """Steps of the checkpoints that can be gone back to, as far as their manifests tell."""
         known = [self.run_dir / path for _, _, path in ledger.committed]
         wanted = wanted_by(ledger, take_diverged=False)
-        on_disk = promising(self.run_dir / "checkpoints", self.run_id, known, wanted)
-        return tuple(sorted({*(whole.step for whole in self.memory.wholes()), *(one.step for one in on_disk)}))
+        return [one.step for one in promising(self.run_dir / "checkpoints", self.run_id, known, wanted)]
 
     def board_is_behind(self, on_disk: int) -> bool:
         """Whether memory has nothing as new as the disk; then the disk is looked at anew."""

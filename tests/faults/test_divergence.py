@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from harness import Run, command
+from nodes import Nodes
 
 #: One epoch for two ranks; sample 21 comes at step 8.
 POISONED: dict[str, Any] = {"max_steps": 12, "poison": 21}
@@ -48,6 +49,15 @@ def test_the_run_goes_back_passes_the_data_over_and_comes_out_as_if_that_step_ha
     assert (made["lineage"], made["diverged"]) == (1, False)
     assert 0.0 < made["loss"] < 10.0
     assert 0.0 < made["grad_norm"] < 100.0
+
+
+def test_two_nodes_go_back_together(tmp_path: Path, left_out: Run) -> None:
+    job = {"launch": {"processes_per_node": 1}, "checkpoint": {"snapshot": "1 step"}}
+    run = Nodes(tmp_path, args=POISONED, job=job)
+    assert run.start().codes() == [0, 0], run.words()
+    assert [r.fields["before"] for r in run.journal("adapted")] == [AT]
+    assert [r.fields["step"] for r in run.journal("training_started")] == [0, AT - 1]
+    assert run.digests() == left_out.digests()
 
 
 def test_a_run_that_is_taken_away_after_it_diverged_goes_on_behind_that(tmp_path: Path, left_out: Run) -> None:
@@ -120,15 +130,15 @@ def test_who_ignores_it_trains_on_and_each_checkpoint_says_how_training_was(tmp_
 
 def test_a_loss_that_rises_and_stays_up_is_gone_back_behind_by_some_steps(tmp_path: Path) -> None:
     job = {"launch": {"processes_per_node": 1}, "checkpoint": {"every": "4 steps", "keep_last": 9}}
-    run = Run(tmp_path, args={"max_steps": 32, "high-from": 26}, job=job)
+    run = Run(tmp_path, args={"max_steps": 34, "high-from": 26}, job=job)
     assert run.run() == 0, run.said()
     (adapted,) = run.journal("adapted")
-    assert (adapted.fields["before"], adapted.fields["changes"]) == (16, {"skip": [[16, 28]]})
+    assert (adapted.fields["before"], adapted.fields["changes"]) == (16, {"skip": [[16, 30]]})
     assert run.journal("training_started")[-1].fields["step"] < 16
     notes = (run.run_dir / "abandoned" / "lineage-0").glob("checkpoint-*.json")
     aside = sorted(int(path.name.split("-")[1]) for path in notes)
     assert aside == sorted(r.fields["step"] for r in run.journal("checkpoint_rejected"))
     assert aside
     steps = {one["step"]: one["lineage"] for one in map(manifest, (run.run_dir / "checkpoints").iterdir())}
-    assert steps[32] == 1
+    assert steps[34] == 1
     assert all(lineage == 1 or step < 16 for step, lineage in steps.items())

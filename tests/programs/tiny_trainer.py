@@ -163,7 +163,7 @@ class Fragile(Placed):
         found = super().compute_loss(model, inputs, return_outputs=return_outputs, **kwargs)
         if model.training and (poisoned or 0 <= self.wrong_from <= self.state.global_step):
             return found * float("nan")
-        return found * 100 if self.high_from <= self.state.global_step + 1 < self.high_from + 3 else found
+        return found * 100 if self.high_from <= self.state.global_step + 1 < self.high_from + 5 else found
 
     def training_step(self, model, inputs, *args, **kwargs):  # type: ignore[no-untyped-def]
         if self.state.global_step + 1 == self.leave_out:
@@ -188,7 +188,7 @@ def main() -> None:
     parser.add_argument("--poison", type=int, default=-1, help="index of a sample on which the loss is no number")
     parser.add_argument("--wrong-from", type=int, default=-1, help="after so many steps every loss is no number")
     parser.add_argument(
-        "--high-from", type=int, default=-9, help="a step from which three losses are a hundred times as high"
+        "--high-from", type=int, default=-9, help="a step from which five losses are a hundred times as high"
     )
     parser.add_argument("--leave-out", type=int, default=-1, help="a step that is passed over by the program itself")
     parser.add_argument("--plain", action="store_true", help="a script that knows nothing of a supervisor")
