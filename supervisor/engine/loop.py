@@ -439,8 +439,7 @@ class Loop:
             step=step if step > 0 else None,
             **told,
         )
-        leaving = self._wishes.wish is not Wish.GO_ON
-        states = () if diverged is None else self._origin.states(self.ledger, leaving=leaving)
+        states = self._origin.states(self.ledger, leaving=self._wishes.wish is not Wish.GO_ON) if diverged else ()
         self._team.close_attempt()
         self._drain_until_s = None
         self._team.give_orders(drain=0)

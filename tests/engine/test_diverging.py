@@ -6,6 +6,7 @@ import json
 import math
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,13 +15,17 @@ from supervisor.board.layout import Region, SlotHeader
 from supervisor.board.pages import Beat
 from supervisor.board.slots import Snapshot
 from supervisor.checkpoint.commit import commit
-from supervisor.checkpoint.manifest import Health
+from supervisor.checkpoint.manifest import Health, Manifest
 from supervisor.checkpoint.parts import part_from_bytes
+from supervisor.engine.course import Course
 from supervisor.engine.diverging import TELL_S, Diverging
 from supervisor.engine.memory import Whole
 from supervisor.engine.resuming import OnDisk, look, wanted_by
-from supervisor.policy.causes import Cause
-from supervisor.policy.ledger import Ledger
+from supervisor.job import Job
+from supervisor.policy.causes import Cause, Verdict
+from supervisor.policy.divergence import Divergence
+from supervisor.policy.ledger import Ledger, fold
+from supervisor.policy.restart import Facts
 
 GOOD, BAD = Beat(step=9, loss=2.0, grad_norm=1.0), Beat(step=9, loss=math.inf, grad_norm=math.inf, diverged_at=9)
 GRADIENTS = Beat(step=9, loss=2.0, grad_norm=math.inf, diverged_at=9)
@@ -143,8 +148,6 @@ def test_nothing_that_counts_is_left_where_all_has_been_abandoned(tmp_path: Path
 
 
 def test_a_manifest_is_wanted_for_its_lineage_and_its_health(tmp_path: Path) -> None:
-    from supervisor.checkpoint.manifest import Manifest
-
     def made(lineage: int, step: int, *, bad: bool = False) -> Manifest:
         return Manifest(run_id="r", lineage=lineage, step=step, world_size=1, files={}, health=Health(diverged=bad))
 
@@ -152,3 +155,27 @@ def test_a_manifest_is_wanted_for_its_lineage_and_its_health(tmp_path: Path) -> 
     assert [wanted_by(ledger, take_diverged=False)(made(0, step)) for step in (4, 5)] == [True, False]
     assert wanted_by(ledger, take_diverged=True)(made(1, 9, bad=True))
     assert not wanted_by(ledger, take_diverged=False)(made(1, 9, bad=True))
+
+
+@pytest.mark.parametrize("taken_away", [False, True])
+def test_after_going_back_only_what_counts_is_the_newest_on_disk(taken_away: bool) -> None:
+    written: list[dict[str, Any]] = []
+    checkpoints: Any = SimpleNamespace(newest=24, trained=True)
+    course = Course(
+        Job(program="x.py"),
+        checkpoints,
+        SimpleNamespace(),  # type: ignore[arg-type]  # nobody outside wants anything
+        SimpleNamespace(scheduled=False),  # type: ignore[arg-type]
+        lambda event, **fields: written.append({"event": event, **fields}),
+    )
+    ledger = Ledger(committed=tuple((0, step, f"checkpoints/checkpoint-{step}") for step in (8, 16, 24)), best_step=30)
+    facts = Facts(diverged=Divergence(0, 26, 30, 90.0, 5.0), states=(8, 16, 24))
+    if taken_away:
+        course.remember("the loss rose", ledger, facts)
+    else:
+        course.follow(Verdict(Cause.DIVERGED, "the loss rose"), ledger, trained=True, facts=facts)
+    assert [one["event"] for one in written] == ["incident", "adapted", *([] if taken_away else ["decision"])]
+    assert (written[1]["lineage"], written[1]["before"], written[1]["changes"]) == (1, 16, {"skip": [[16, 30]]})
+    assert (checkpoints.newest, checkpoints.trained) == (8, False)
+    after = fold([{**one} for one in written], ledger)
+    assert (after.lineage, after.best_step, after.adaptation.skips(20), after.counts(0, 16)) == (1, 15, True, False)
