@@ -12,7 +12,7 @@ from supervisor.board.environment import MARKER
 from supervisor.board.store import human_bytes
 from supervisor.launch.processes import marked
 from supervisor.policy.memory import WINDOW_S, Level, Sample, Shortage, is_over, shortage
-from supervisor.watch.cgroups import Groups, find
+from supervisor.watch.cgroups import Groups, find, usage
 from supervisor.watch.host_memory import Holding, holdings, sample
 
 #: A look costs a third of a millisecond.
@@ -43,6 +43,12 @@ class HostMemory:
             now_s: monotonic time [s].
         """
         return now_s - self._looked_at_s >= EVERY_S
+
+    def needs_bytes(self) -> int | None:
+        """What the ranks took at least, or the limit that they reached [bytes]; None where nothing accounts memory."""
+        found = usage(self.groups)
+        known = [one for one in (found.limit_bytes, found.peak_bytes) if one is not None] if found is not None else []
+        return min(known, default=None)
 
     def look(self, now_s: float, *, training: bool, held: Callable[[], Sequence[Holding]]) -> str | None:
         """A sentence when the end has come nearer than was told; None when there is nothing to tell.

@@ -7,7 +7,6 @@ waits only in `select`; what takes long (a commit) is done on a thread.
 from __future__ import annotations
 
 import os
-import random
 import time
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -31,7 +30,7 @@ from supervisor.engine.origin import Origin
 from supervisor.engine.predecessor import EVIDENCE, end_workers, last_settled
 from supervisor.engine.progress import Progress, known
 from supervisor.engine.resuming import Resuming
-from supervisor.engine.seeing import Sight, settings_of
+from supervisor.engine.seeing import Sight, facts_of
 from supervisor.engine.starting import Starter
 from supervisor.engine.team import Team
 from supervisor.engine.tenure import Tenure
@@ -50,7 +49,6 @@ from supervisor.policy.batch import accumulation_for
 from supervisor.policy.causes import Cause, Verdict
 from supervisor.policy.ledger import Ledger, fold
 from supervisor.policy.lifecycle import Gang, Move, Situation, Wish, next_move
-from supervisor.policy.restart import Facts
 from supervisor.policy.resume import Refuse
 from supervisor.policy.schedule import AUTO_EVERY
 
@@ -443,7 +441,7 @@ class Loop:
         self._team.close_attempt()
         self._drain_until_s = None
         self._team.give_orders(drain=0)
-        facts = Facts(settings=settings_of(beats), diverged=diverged, states=states, chance=random.random())  # noqa: S311
+        facts = facts_of(beats, verdict, self._team.node.host_memory, diverged, states)
         if self._wishes.wish is Wish.GO_ON or verdict.cause is Cause.FINISHED:
             self._course.follow(verdict, self.ledger, trained=self._training, nodes=nodes, facts=facts)
         elif diverged is not None:

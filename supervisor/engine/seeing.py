@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from supervisor.board.pages import Beat, Phase, Trained
 from supervisor.engine.checkpoints import Checkpoints
+from supervisor.engine.host_memory import HostMemory
 from supervisor.engine.memory import Memory
 from supervisor.engine.team import Team
 from supervisor.engine.wishes import Wishes
 from supervisor.job import Job, Off, Steps
 from supervisor.policy.adapt import Settings
+from supervisor.policy.causes import Cause, Verdict
+from supervisor.policy.divergence import Divergence
 from supervisor.policy.lifecycle import Gang, Situation, Wish
+from supervisor.policy.restart import Facts
 from supervisor.policy.schedule import snapshot_period
 
 #: A commit that takes longer than the grace, and this, does not keep a supervisor that is to leave [s].
@@ -125,6 +130,31 @@ class Sight:
             return max(step // period * period, step // due_every * due_every if due_every else 0)
         whole = self.memory.common()
         return whole.step if whole is not None and not whole.trained else -1
+
+
+def facts_of(
+    beats: Sequence[Beat],
+    verdict: Verdict,
+    memory: HostMemory,
+    diverged: Divergence | None,
+    states: tuple[int, ...],
+) -> Facts:
+    """What an attempt left besides its verdict.
+
+    Args:
+        beats: the last ones.
+        verdict: why it ended.
+        memory: of this machine.
+        diverged: what showed that training had diverged.
+        states: steps of the good states that are there to go back to.
+    """
+    return Facts(
+        settings=settings_of(beats),
+        needs_bytes=memory.needs_bytes() if verdict.cause is Cause.HOST_OOM else None,
+        diverged=diverged,
+        states=states,
+        chance=random.random(),  # noqa: S311 - it spreads pauses
+    )
 
 
 def settings_of(beats: Sequence[Beat]) -> Settings:

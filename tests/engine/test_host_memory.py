@@ -17,7 +17,7 @@ from supervisor.board.environment import MARKER
 from supervisor.engine.host_memory import HostMemory, holders_of
 from supervisor.launch.processes import kill, marked
 from supervisor.policy.memory import Sample
-from supervisor.watch.cgroups import Groups
+from supervisor.watch.cgroups import Groups, find
 from supervisor.watch.host_memory import Holding, available_bytes, holdings, sample
 
 GIB = 1 << 30
@@ -178,3 +178,14 @@ def test_a_real_group_that_fills_is_told_of_before_the_kernel_kills() -> None:
         assert left_bytes < 128 << 20 < available_bytes(None)
         assert said.startswith(f"memory of {of}: ")
         assert "of 128.0 MiB used (9" in said
+
+
+def test_what_a_job_needs_is_no_more_than_its_limit() -> None:
+    assert HostMemory(groups=None).needs_bytes() is None
+    here, groups = may_make_groups(), find()
+    if here is None or groups is None:
+        pytest.skip("memory control groups cannot be made here: needs root")
+    with limited(here, GIB) as group:
+        needs_bytes = HostMemory(groups=Groups(groups.names, (group, group.parent))).needs_bytes()
+        assert needs_bytes is not None
+        assert 0 <= needs_bytes <= GIB
