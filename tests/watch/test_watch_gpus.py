@@ -8,6 +8,7 @@ import pytest
 
 from supervisor.errors import MachineError
 from supervisor.watch.gpus import visible_gpus
+from supervisor.watch.nvml import use_of
 
 
 @pytest.mark.parametrize(
@@ -47,3 +48,8 @@ def test_an_accelerator_that_cannot_be_counted_is_refused(tmp_path: Path, device
 @pytest.mark.skipif(has_nvidia(), reason="this machine has GPUs")
 def test_a_machine_without_any_trains_on_its_cpu(tmp_path: Path) -> None:
     assert visible_gpus({}, tmp_path) is None
+
+
+@pytest.mark.skipif(has_nvidia(), reason="this machine's GPUs can be asked")
+def test_a_driver_that_cannot_be_asked_leaves_it_unknown_how_busy_gpus_are() -> None:
+    assert use_of(["0", "GPU-8932f937-d72c"]) == [None, None]
