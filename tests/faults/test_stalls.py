@@ -100,6 +100,7 @@ def test_of_two_nodes_both_tell_what_their_ranks_are_at(tmp_path: Path, together
 
 def test_a_rank_that_is_always_slower_than_its_peer_is_reported_and_training_goes_on(tmp_path: Path) -> None:
     run = Run(tmp_path, args={"max_steps": 5000, "rows": 4096, "straggle": 0.1}).start()
+    run.wait_for_step(20)
     [incident] = run.wait_for_event("incident")
     assert incident.fields["detail"].startswith("straggler: rank 1 takes ")
     assert (incident.fields["rank"], incident.fields["decision"]) == (1, "training goes on")
