@@ -48,6 +48,7 @@ def said_of(job: Job, world: World) -> dict[str, Any]:
         "release": __version__,
         "mathematics": mathematics(job),
         "processes": world.processes,
+        "on_nan": job.recovery.on_nan,
     }
 
 
@@ -62,6 +63,8 @@ def unlike(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str | None:
         return f"it runs release {theirs.get('release')}, the leader {ours['release']}"
     if theirs.get("mathematics") != ours["mathematics"]:
         return "its job file is another one"
+    if theirs.get("on_nan") != ours.get("on_nan"):  # else one waits for its end, and nobody ends it
+        return f"its job file says `on_nan: {theirs.get('on_nan')}`, the leader's {ours.get('on_nan')}"
     if theirs.get("processes") != ours["processes"]:
         return f"it has {theirs.get('processes')} processes, the leader {ours['processes']}; every node has as many"
     return None

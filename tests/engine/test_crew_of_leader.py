@@ -24,7 +24,7 @@ from supervisor.policy.stalls import Account
 
 IDENTITY = (0, 7, 0, 1)
 ORDERS = {"period": 1, "due_every": 0, "taken": 0, "due_at": 0, "drain": 0}
-OURS = {"release": "1", "mathematics": "a", "processes": 2, "host": "leader"}
+OURS = {"release": "1", "mathematics": "a", "processes": 2, "on_nan": "stop", "host": "leader"}
 
 
 @pytest.fixture
@@ -38,6 +38,7 @@ def ends() -> Iterator[Ends]:
     [
         ({"release": "2"}, "it runs release 2, the leader 1"),
         ({"mathematics": "b"}, "its job file is another one"),
+        ({"on_nan": "ignore"}, "its job file says `on_nan: ignore`, the leader's stop"),
         ({"processes": 1}, "it has 1 processes, the leader 2; every node has as many"),
         ({"host": "member"}, None),
     ],
