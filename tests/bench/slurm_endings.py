@@ -245,7 +245,7 @@ def once(
         mend(cluster)
     commit_s = committed_s(job, struck_s if gone_s is not None else None)
     lost = again(job)
-    if lost:
+    if lost and (nodes > 1 or kind.does is not leader_lost):  # a lone node takes its memory along
         wrong.append(f"{lost} settled steps done again")
     words += "" if commit_s is None else f", committed after {commit_s:.2f} s"
     words += "" if gone_s is None else f", other workers gone after {gone_s:.2f} s"
