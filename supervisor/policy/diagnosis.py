@@ -29,6 +29,9 @@ _SAID_BY_OTHERS = (Cause.HOST_OOM, Cause.PREEMPTED, Cause.TIME_LIMIT, Cause.NODE
 _OF_LOADERS = ("loader_gone", "loader_pipe")
 #: What a log says of it is no evidence: see `_wrote`.
 _RECORDED_ONLY = (Cause.USER_ERROR, Cause.BAD_CHECKPOINT)
+#: The hub may not be asked; what wraps it speaks of a hub that does not answer: huggingface_hub 2.4, file_download.py,
+#: `_raise_on_head_call_error`.
+_OFFLINE = "hub_offline"
 
 
 class _Standing(IntEnum):
@@ -143,7 +146,7 @@ def _recorded(end: RankEnd) -> Match | None:
     texts = (f"{end.error_type}: {end.message}{number}", *end.chain)
     found = [match for match in map(recognise, texts) if match is not None]
     # A wrapper may say that its caller erred, and what it wraps that a server did not answer.
-    found.sort(key=lambda match: match.signature.permanent)
+    found.sort(key=lambda match: (match.signature.name != _OFFLINE, match.signature.permanent))
     return best(found) or best(map(recognise, end.bases))
 
 

@@ -23,7 +23,7 @@ HUB = (
       r"|rate limit|overloaded", _HTTP),
     Signature("hub_unreachable", Cause.NETWORK,
       r"couldn't connect to '?https?://|unable to access '?https?://|couldn't reach (?!.*offline)"
-      r"|cannot reach (?:the hub|https?://|.{0,60}: offline)"
+      r"|cannot reach (?:the hub|https?://)(?!.*offline)"
       r"|cannot find the requested files in the local cache. please check your connection"
       r"|an error happened while trying to locate the file|please check your (?:internet )?connection", _HTTP),
     Signature("hub_incomplete", Cause.NETWORK,

@@ -166,6 +166,23 @@ def test_a_root_that_hides_under_a_wrapper_is_found() -> None:
     assert diagnose([translated]).cause is Cause.DISK_FULL
 
 
+def test_what_is_missing_from_the_cache_is_not_taken_for_a_hub_that_does_not_answer() -> None:
+    """Word for word what huggingface_hub 2.4 raises with HF_HUB_OFFLINE=1."""
+    said = (
+        "An error happened while trying to locate the file on the Hub and we cannot find the requested files in the "
+        "local cache. Please check your connection and try again or make sure your Internet connection is on."
+    )
+    away = RankEnd(0, 5.0, "huggingface_hub.errors.LocalEntryNotFoundError", message=said)
+    offline = (
+        "huggingface_hub.errors.OfflineModeIsEnabled: Cannot reach http://127.0.0.1:1/org/tiny/resolve/main/a.json: "
+        "offline mode is enabled. To disable it, please unset the `HF_HUB_OFFLINE` environment variable."
+    )
+    refused = replace(away, chain=("httpx.ConnectError: [Errno 111] Connection refused",))
+    assert diagnose([refused]).cause is Cause.NETWORK
+    verdict = diagnose([replace(away, chain=(offline,))])
+    assert (verdict.cause, verdict.root) == (Cause.USER_ERROR, "hub_offline")
+
+
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
