@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from harness import until
-
 from supervisor.watch.cgroups import find
+from tests.harness import until
 
 
 def may_make_groups() -> Path | None:

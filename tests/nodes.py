@@ -9,13 +9,12 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from harness import Run, send, until
-
 from supervisor.board.environment import MARKER, marker
 from supervisor.board.pages import CONTROL, Beat, Control
 from supervisor.board.store import board_name
 from supervisor.launch.processes import free_port, marked
 from supervisor.owner import start_ticks
+from tests.harness import Run, send, until
 
 
 @dataclass
