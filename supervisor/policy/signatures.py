@@ -29,23 +29,17 @@ _STEMS = (
     *("timed out", "timeout", "limit", "closed", "reset", "broken", "refused", "denied", "lost", "stale", "corrupt"),
     *("can't", "cannot", "couldn", "could not", "unable", "invalid", "not ", "no ", "n't", "without", "missing"),
     *("preempt", "cancel", "due to", "node", "job", "interrupt", "hang", "stuck", "stall", "usage", "nan", " inf"),
-    *(
-        "exit",
-        "died",
-        "dead",
-        "unexpected",
-        "mismatch",
-        "undefined",
-        "connect",
-        "network",
-        "peer",
-        "busy",
-        "required",
-        "rank",
-    ),
+    *("exit", "died", "dead", "unexpected", "mismatch", "undefined", "connect", "network", "peer", "busy", "required"),
+    *("rank", "overflow", "ctrl", "control-c", "^c", "panic", "lockup", "evict", "kubelet", "detected"),
+    *("blocked", "read-only", "hung", "wrote"),
 )
 #: Collectives fail with errors of this kind, and quote anything: no general word makes of one an error of the user's.
 _OF_PEERS = ("torch.distributed.dist", "nccl error", "gloo/transport", "[c10d]")
+#: What says so of itself may pass, whatever general word stands beside it.
+_PASSING = (
+    *("timed out", "try again", "temporarily", "reset by peer", "connection closed", "connection lost", "closed by"),
+    *("unreachable", "tcpstore", "store->get", "stop_waiting", "interrupted system call", "server disconnected"),
+)
 #: With these the numbers matter: `[Errno 28]`, `exit code 137`, `Xid 79`, `503 Server Error`.
 _NUMBERED = ("err", "exit", "xid", "signal", "status", "http", "code", "received")
 _NO_DIGITS = str.maketrans("", "", string.digits)
@@ -137,9 +131,9 @@ def recognise(text: str, where: str = "record") -> Match | None:
     """
     looked = text[:_LOOK]
     lower = looked.translate(_LOWER)
-    of_peers = any(words in lower for words in _OF_PEERS)
+    may_pass = any(words in lower for words in (*_OF_PEERS, *_PASSING))
     for row in table():
-        if of_peers and row.general and row.permanent:
+        if may_pass and row.general and row.permanent:
             continue
         if row.where in ("any", where) and (found := _compiled(row.pattern).search(lower)):
             return Match(row, _line_at(looked, found.start()))

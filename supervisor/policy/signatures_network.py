@@ -16,11 +16,11 @@ _TORCH = "torch, distributed/c10d"
 
 HUB = (
     Signature("hub_busy", Cause.NETWORK,
-      r"\b(?:408|425|429|5\d\d) (?:client|server) error"
+      r"\b(?:408|416|425|429|5\d\d) (?:client|server) error"
       r"|\bhttp(?: ?error|/\d\.\d\x22?)?:? ?(?:status )?(?:code )?(?:429|5\d\d)\b"
       r"|status(?:[ _]code)?[=: ]+(?:408|429|5\d\d)\b|too many requests"
       r"|service (?:is )?(?:temporarily )?unavailable|bad gateway|gateway time-?out|internal server error"
-      r"|rate limit|overloaded", _HTTP),
+      r"|rate limit|overloaded|quota metric|requests per minute", _HTTP),
     Signature("hub_unreachable", Cause.NETWORK,
       r"couldn't connect to '?https?://|unable to access '?https?://|couldn't reach (?!.*offline)"
       r"|cannot reach (?:the hub|https?://)(?!.*offline)"
@@ -60,7 +60,9 @@ NAMES = (
       r"|failed to lookup address|unknown host", "getaddrinfo(3)"),
     Signature("slurm_talk", Cause.NETWORK,
       r"zero bytes were transmitted|socket timed out on send|communication connection failure"
-      r"|unable to contact slurm controller|message connection failure", "slurm, src/common/slurm_errno.c"),
+      r"|unable to contact slurm controller|message connection failure|munge (?:encode|decode)\b|\bmunged\b"
+      r"|protocol authentication error|invalid (?:job|authentication) credential|job credential (?:expired"
+      r"|revoked)", "slurm, src/common/slurm_errno.c"),
     Signature("route", Cause.NETWORK,
       r"no route to host|network is (?:unreachable|down)|host is (?:down|unreachable)|\[errno (?:100|101|112|113)\]"
       r"|ehostunreach|enetunreach", "errno(3)"),
@@ -74,7 +76,7 @@ NAMES = (
 
 MEETING = (
     Signature("rendezvous", Cause.NETWORK,
-      r"rendezvous\w*(?:error|exception|timeout)|rendezvous .{0,60}(?:fail|closed|timed out|timeout|error)"
+      r"rendezvous\w*(?:error|exception|timeout|retry\w*)|rendezvous .{0,60}(?:fail|closed|timed out|timeout|error)"
       r"|node has already joined|failed to (?:join|complete) (?:the )?rendezvous",
       "torch, distributed/elastic/rendezvous"),
     Signature("store_join", Cause.NETWORK,
@@ -88,7 +90,8 @@ MEETING = (
       r"|nccl_socket_ifname|call to (?:connect|bind|listen|getsockname)", _NCCL),
     Signature("infiniband", Cause.NETWORK,
       r"\bibv_\w+|\bnet/ib\b.{0,120}(?:fail|error|async|got completion|unable)"
-      r"|mlx\d_?\d?: .{0,60}(?:error|completion|fatal)|ib async event|local qp operation|infiniband", _NCCL),
+      r"|mlx\d_?\w*\b.{0,80}(?:error|completion|fatal|_err\b|link down|health compromised)|ib async event"
+      r"|local qp operation|infiniband", _NCCL),
     Signature("nccl_net", Cause.NETWORK,
       r"\bnet/(?:socket|ofi|gdr|tcpx?)\b.{0,120}(?:fail|no eligible|error|timed|unable|clos)", _NCCL),
     Signature("mpi", Cause.NETWORK,
@@ -114,7 +117,8 @@ ECHOES = (
       r"connection (?:was )?(?:likely )?closed by|connection reset by|\[errno 104\]|econnreset|broken ?pipe"
       r"|\[errno 32\]|epipe|failed to recv|failed to send|recvvalue|sendbytes|connection was (?:likely )?closed"
       r"|remote server shutdown|socket ?timeout|socket closed|connectionreset|connection closed by remote"
-      r"|closed by peer|should dump", f"{_GLOO}; torch, TCPStore", cascade=True),
+      r"|closed by peer|should dump|stop_waiting response|got error: .{0,40}(?:reset|closed|refused)"
+      r"|all workers failed to respond|interrupted system call", f"{_GLOO}; torch, TCPStore", cascade=True),
     Signature("gloo", Cause.NETWORK, r"gloo/transport|\bgloo\b.{0,80}(?:error|fail|timed? ?out|closed|exception)",
       _GLOO, cascade=True),
     Signature("nccl", Cause.NETWORK,
@@ -145,7 +149,8 @@ TERMINALS = (
     Signature("terminal_gone", Cause.DISCONNECTED,
       r"\bsighup\b|\bhangup\b|(?:received|got signal:?) 1\b(?! /)|client_loop: send disconnect|packet_write_wait"
       r"|connection to \S+ closed|lost connection to|timeout, server .{0,40}not responding|kex_exchange"
-      r"|ssh_exchange|ssh: connect to|closed by remote host|session (?:was )?(?:closed|terminated|lost)",
+      r"|ssh_exchange|ssh: connect to|closed by remote host|session (?:was )?(?:closed|terminated|lost)"
+      r"|received disconnect from|lost server\]|session-\w+\.scope: killing|killuserprocesses",
       "OpenSSH; signal(7)"),
 )  # fmt: skip
 
@@ -155,7 +160,10 @@ STANDSTILL = (
       r"(?:no|not get|without|missed|missing) .{0,20}heartbeat"
       r"|heartbeat .{0,40}(?:timeout|timed out|lost|expired)(?!.*nccl)|hang (?:was )?detected"
       r"|(?:is|are|seems?) (?:hung|hanging|stuck|stalled)|stalled (?:tensor|rank|op)|blocked for more than"
-      r"|soft lockup|no progress (?:for|since|in)|waiting for remainder of ranks",
+      r"|soft lockup|no progress (?:for|since|in)|waiting for remainder of ranks|detected stalls? on"
+      r"|self-detected stall"
+      r"|watchdog (?:was |is )?(?:triggered|expired|fired)|has not (?:incremented|advanced|progressed|moved)"
+      r"|not making (?:any )?progress|heartbeat stale|did not (?:signal|report) .{0,20}within \S+s\b",
       "NVRx, rank monitor; Horovod; linux, hung_task"),
 )  # fmt: skip
 

@@ -46,7 +46,8 @@ ACCESS = (
 
 CODE = (
     Signature("not_importable", Cause.USER_ERROR,
-      r"modulenotfounderror|requires? .{0,60}installed|pip install|importerror|no module named|cannot import name"
+      r"static tls block|modulenotfounderror|requires? .{0,60}installed|pip install|importerror|no module named"
+      r"|cannot import name"
       r"|dll load failed|undefined symbol|cannot open shared object file|version `?\S+' not found"
       r"|symbol lookup error|requires the .{0,60}(?:library|package)|but it was not found in your environment"
       r"|is required for a normal functioning|packagenotfounderror|failed to import|please install"
@@ -83,14 +84,30 @@ CODE = (
       r"|found no nvidia driver|invalid device ordinal|unsupported (?:gpu|ptx|gnu|toolchain)"
       r"|only supports? (?:ampere|hopper|gpus)|doesn't support bf16|not supported on this gpu"
       r"|requires? compute capability|glibc\w* not found|cuda_?home|ninja is required|error building extension"
-      r"|cublas_status_arch_mismatch|expects cuda version|no gpus found|built in\b"
+      r"|cublas_status_arch_mismatch|expects cuda version|no gpus found|have .{0,40}\bbuilt[- ]in\b"
       r"|(?:not|wasn't) (?:built|compiled) with|(?:cuda|hip|xpu|gpu)\S* is not available|is_available\(\) is false"
       r"|can only be used on (?:cuda|gpu)|no (?:usable )?(?:cuda|gpu) (?:was )?found"
       r"|mismatch\w* .{0,40}cuda version|re-initialize (?:cuda|hip) in forked|device is not available"
-      r"|when none is available|cuda setup failed|ninja'|ptxas|unsupported display driver|forward compatibility"
+      r"|when none is available|cuda setup failed|ninja'|ptxas(?!.*(?:signal|memory|kill))"
+      r"|unsupported display driver|forward compatibility"
       r"|torch\.compile is not supported|cudnn version incompat|cuda capability sm_|not compatible with the current"
-      r"|no (?:available|currently available) devices? found|invaliddevice\b|was not compiled with",
+      r"|no (?:available|currently available) devices? found|invaliddevice\b"
+      r"|jit load the|op due to it not being compatible|cudamismatchexception|missingcudaexception|no gpu or"
+      r"|cuda binary not found"
+      r"|named symbol not found|backend '?\w+'? is not available|compiled without gpu support"
+      r"|different cuda major versions|no kernel found to launch|no available kernel"
+      r"|installed cuda version \S+ does not match|api call is not supported in the installed cuda driver"
+      r"|requires (?:an? )?(?:\w+ )?(?:cuda|nvidia|amd|hopper|blackwell|ampere)\b|(?:cuda|gpu) is required",
       f"{_CUDA}; torch; flash-attn; bitsandbytes"),
+    Signature("recomputation", Cause.USER_ERROR,
+      r"utils\.checkpoint\b.{0,80}(?:different|recomput|unpack|incompatible|more tensors)"
+      r"|checkpointerror: torch\.utils",
+      "torch, utils/checkpoint.py: the forward pass is not the same twice"),
+    Signature("no_folder", Cause.USER_ERROR, r"parent directory .{0,200}does not exist", "torch, serialization.py",
+      later=Cause.STORAGE),
+    Signature("world_size", Cause.USER_ERROR,
+      r"dp world size of \d+ but the current|different (?:dp |data.parallel )?world.size"
+      r"|world_?size .{0,60}(?:mismatch|not (?:match|support|divisible))", "DeepSpeed, zero/stage_1_and_2.py"),
     Signature("triton_resources", Cause.USER_ERROR,
       r"outofresources|out of resources?: shared memory|exceeds? (?:the )?hardware limit",
       "triton: the kernel does not fit this GPU"),
@@ -98,7 +115,9 @@ CODE = (
       r"detected mismatch between collectives|mismatch between collective|expected to have finished reduction"
       r"|expected to mark a variable ready only once|has different number of params|ncclinvalidusage"
       r"|duplicate gpu detected|process group has not been initialized|sizes .{0,40}not (?:to )?match"
-      r"|ranks? .{0,60}(?:different|mismatch)|invalid usage|inconsistent (?:number of )?params",
+      r"|ranks? (?:\S+ ){0,3}(?:has|have|is|are|use|uses|got|with|called)\b.{0,40}(?:mismatch|different (?:number"
+      r"|shape|size|order|collective|operation|tensor|param))|expects same model across|invalid usage"
+      r"|inconsistent (?:number of )?params",
       "torch, DDP's reducer; nccl", says="the ranks do not run the same program"),
 )  # fmt: skip
 
@@ -107,10 +126,11 @@ SHAPES = (
       r"shapes? cannot be multiplied|error\(s\) in loading state_dict|(?:missing|unexpected) key\(s\) in state_dict"
       r"|(?:missing|unexpected) keys? .{0,40}state_?dict|weight of size|must be a (?:\dd )?(?:matrix|tensor|vector)"
       r"|\dd (?:tensor|input)s? expected|expected \d-?d(?:imensional)? |equal size|invalid shape|\bsize\(s\)"
-      r"|incompatible (?:shapes?|dimensions?|tensor)|size mismatch|must match the (?:size|existing size)"
+      r"|incompatible (?:shapes?|dimensions?|tensor)|(?<!file )size mismatch|must match the (?:size|existing size)"
       r"|is invalid for input of size|sizes of tensors must match|shape mismatch|mismatch\w* shape"
       r"|expected input .{0,60}to have \d+ channels|dimension out of range|could not broadcast"
-      r"|expected .{0,60}(?:dimension|batch_size)|ignore_mismatched_sizes|inconsistent tensor size"
+      r"|expected .{0,60}(?:dimension|batch_size)|ignore_mismatched_sizes|shape mismatches|tensors share memory"
+      r"|inconsistent tensor size"
       r"|stack expects each tensor|expand\(torch|view size is not compatible|number of dims"
       r"|must have the same (?:shape|size|length)", _ATEN),
     Signature("no_weights", Cause.USER_ERROR, r"no file named",
@@ -134,7 +154,8 @@ SHAPES = (
       r"num_samples should be a positive|column .{0,60}not (?:in|found)"
       r"|(?:columns?|features?) .{0,80}(?:missing|not match)|unable to create tensor|padding token|casterror"
       r"|couldn't cast|emptydataset|no (?:columns|data files) |couldn't find (?:a dataset|any data file)"
-      r"|unknown split|bad split|arrowinvalid|not in the dataset|chat[_ ]template|length of .{0,40}must be"
+      r"|unknown split|bad split|arrow(?:invalid|type|notimplemented|key|index|capacity)\w*|unknown feature type"
+      r"|not in the dataset|chat[_ ]template|length of .{0,40}must be"
       r"|must contain|exceeds dataset length|signature columns|trainer: training requires a train_dataset", _HF),
     Signature("dataset", Cause.USER_ERROR, r"datasetgeneration\w*error|datagenerationerror",
       _HF, general=True, later=Cause.CRASHED),
@@ -148,13 +169,24 @@ SHAPES = (
       "jinja2", general=True, later=Cause.CRASHED),
     Signature("torch_call", Cause.USER_ERROR,
       r"can't (?:call|convert|be cast|pin|cast)|cannot (?:pin|cast|be cast)|found dtype|result type .{0,40}cast"
-      r"|only tensors of floating|should be either on|start a new process before|no backend type associated"
+      r"|operation not permitted when stream|only tensors of floating|should be either on|start a new process before"
+      r"|no backend type associated"
       r"|tensors must be|is not needed when a module|with a bool tensor|doesn't have any (?:device|parameter)"
       r"|argument .{0,60}(?:is on|must be)|expects? .{0,60}but (?:got|found)|expected .{0,80}but (?:got|found)",
       _ATEN, general=True, later=Cause.CRASHED),
     Signature("requirement", Cause.USER_ERROR,
-      r"^(?:\S+\.)?(?:runtimeerror|_?linalgerror|exception): .{0,200}\b(?:must (?:be|have)|should (?:be|have)"
-      r"|expected|non-negative|nonzero|cannot be|can't be|not supported|does not exist|allow_unused|don't match"
+      r"^(?:\S+\.)?(?:runtimeerror|_?linalgerror|\w*exception): .{0,200}\b(?:must (?:be|have|not)|should (?:be|have"
+      r"|not)"
+      r"|must match|has to be|can only|only .{0,40}supported|cannot reshape|only supports?|not allowed|(?:is"
+      r"|are) (?:incompatible|disabled|required|not compatible)|no longer supported"
+      r"|not (?:yet )?(?:supported|implemented|configured|initiali[sz]ed|installed|callable|allow)|please (?:use|set"
+      r"|specify|pass"
+      r"|provide|upgrade|install|move|ensure|call)|impossible to|has already been|trying to|cannot (?:be|use|merge"
+      r"|call|add|mix)"
+      r"|requires? (?:a|an|the|to|at least|either|either|torch|transformers|distributed|python|initiali[sz]ed)"
+      r"|invalid (?:type|range"
+      r"|problem|mode|task)|expected|non-negative|nonzero|cannot be|can't be|not supported|does not exist"
+      r"|allow_unused|don't match"
       r"|doesn't match|not match|cannot get|unknown|unrecognized|undefined|unsupported)\b",
       _ATEN, general=True, later=Cause.CRASHED),
     Signature("json", Cause.USER_ERROR,
@@ -189,8 +221,9 @@ FILES = (
       r"unpicklingerror|pickle data was truncated|invalid load key|ran out of input|weights only load failed"
       r"|storage has wrong (?:byte )?size", "CPython, pickle; torch.load", later=Cause.STORAGE),
     Signature("checkpoint_torn", Cause.BAD_CHECKPOINT,
-      r"can't find a valid checkpoint"
-      r"|checkpoint\S* .{0,120}(?:corrupt|incomplete|invalid|damaged|truncated|missing|not (?:a )?valid"
+      r"can't find a valid checkpoint|missing key in checkpoint|unable to find latest file"
+      r"|checkpoint(?!ing)(?!.*(?:timed out|timeout|connection))\S* .{0,120}(?:corrupt|incomplete|invalid"
+      r"|damaged|truncated|missing|not (?:a )?valid"
       r"|does not exist|not found)|(?:corrupt|incomplete|damaged|truncated|invalid)\w* .{0,40}checkpoint"
       r"|trainer_state\.json|no valid checkpoint|unable to load .{0,60}from checkpoint|unable to load weights from"
       r"|(?:optimizer|rng_state\S*|scheduler)\.(?:pt|bin|pth)|loaded state dict (?:contains|has)"
@@ -211,6 +244,7 @@ NUMBERS = (
     Signature("loss_scale", Cause.DIVERGED,
       r"loss scale (?:already at|.{0,40}minimum)|minimum loss scale"
       r"|loss scaler? .{0,40}(?:too small|floor|to 0(?:\.0*)?$)|gradient overflow.{0,40}(?:exit|abort)"
+      r"|reducing (?:loss scale )?to (?:0(?:\.0*)?$|\d\S*e-\d\d)|attempted loss scale: 1(?:\.0)?,"
       r"|loss (?:is )?(?:exploding|diverg\w+)|(?:model|training) (?:has )?diverged", "DeepSpeed, fairseq"),
 )  # fmt: skip
 
@@ -234,18 +268,19 @@ DEATHS = (
       r"|corrupted (?:size|double-linked|unsorted)|munmap_chunk|corrupted top size|stack smashing|realloc\(\): "
       r"|invalid next size|general protection|exit(?:code| code)? ?:? ?-?139?\b",
       "glibc, malloc.c; faulthandler", general=True),
-    Signature("bus_error", Cause.CRASHED, r"\bbus error\b|\bsigbus\b", "sigaction(2)", general=True),
+    Signature("bus_error", Cause.CRASHED, r"(?<!pcie )\bbus error\b|\bsigbus\b", "sigaction(2)", general=True),
     Signature("abort", Cause.CRASHED,
       r"terminate called|fatal python error|\bsigabrt\b|core dumped|\baborted(?: \(core dumped\))?$"
       r"|pure virtual method|what\(\): |panicked at|illegal instruction|\bsigill\b|\bsigfpe\b"
       r"|floating point exception|internal assert failed", "libstdc++; CPython; Rust", general=True),
     Signature("interrupted", Cause.USER_STOP,
-      r"keyboardinterrupt|(?:received|got signal:?) (?:signals\.)?(?:2|sigint)\b|\^c\b|\^cterminat"
+      r"keyboardinterrupt|^\^c|(?:ctrl|control)[-+ ]?c\b.{0,20}(?:press|detect|receiv|caught)|(?:received"
+      r"|got signal:?) (?:signals\.)?(?:2|sigint)\b|\^c\b|\^cterminat"
       r"|(?:on|at) user request|\bsigint\b|interrupted by (?:the )?user|cancell?ed by (?:the )?user",
       _PY, general=True),
     Signature("trained", Cause.FINISHED,
       r"\bfit` stopped: .{0,40}reached|training (?:is )?(?:completed|complete|finished|done)\b|\bdone training\b"
-      r"|'train_runtime'|\*+ train metrics|max\S* (?:training )?(?:steps|epochs)\S* .{0,20}reached"
+      r"|'train_runtime'|\*+ train metrics|jobstate=completed|max\S* (?:training )?(?:steps|epochs)\S* .{0,20}reached"
       r"|waiting for w&b process to finish.{0,10}\(success",
       "transformers; Lightning; wandb", general=True, where="log"),
     Signature("xid", Cause.CRASHED, r"\bxid\b.{0,40}[:\s,]\d+\b",
@@ -262,7 +297,8 @@ BARE = (
       r"filenotfounderror|no such file or directory|\[errno (?:7|17|20|21|36|40)\]|file name too long|\[errno 2\]"
       r"|os error 2\b|file .{0,100}does not exist", "errno(3)", general=True, later=Cause.STORAGE),
     Signature("python", Cause.USER_ERROR, rf"^(?:\S+\.)?(?:{_EARLY})\b", _PY, general=True, later=Cause.CRASHED),
-    Signature("preempted", Cause.PREEMPTED, r"\bpreempt(?:ed|ion)\b", "various", general=True, where="log"),
+    Signature("preempted", Cause.PREEMPTED, r"\bpreempt(?:ed|ion)\b(?!-)(?!.*(?:kv cache|preemptionmode"
+      r"|recompute))", "various", general=True, where="log"),
     Signature("connection", Cause.NETWORK,
       r"\b(?:http|connection|timeout|network) ?error\b|\bsocket\.timeout|urlerror", _PY, general=True),
     Signature("out_of_memory", Cause.GPU_OOM, r"out of memory", "various", general=True, where="record"),
