@@ -4,7 +4,9 @@ One case a line: `known.jsonl` and `ranks.jsonl` were open to whoever wrote the 
 `fresh.jsonl` were not, so that they told how the rules do on what they were not made for. At first sight 140 of the 154
 of `held_out.jsonl` were given their exact cause, and, when that had been learnt from, 96 of the 115 of `fresh.jsonl`;
 of those 19 misses 10 were texts of other frameworks and schedulers. Both have been learnt from since: they keep what
-was reached, and a new measure needs new texts.
+was reached. `unseen.jsonl`, texts of this project's own world, has never been learnt from and is not to be: it is the
+measure, 99 of 109 at first sight. Of its ten misses none gives up what may go away, and two try again what a user has
+to mend.
 """
 
 from __future__ import annotations
@@ -45,6 +47,11 @@ def permanent(causes: set[Cause]) -> set[bool]:
     return {CLASSES[cause] is CauseClass.PERMANENT for cause in causes}
 
 
+def hopeless(case: dict[str, Any]) -> set[bool]:
+    """Whether its causes are permanent; of a debatable one both may be right."""
+    return permanent(allowed(case))
+
+
 def end_of(case: dict[str, Any], rank: int = 0, time_s: float = 0.0) -> RankEnd:
     """As a rank's end before its first step, which is the time when a user's error is looked for."""
     kind, text = case.get("type"), case["text"]
@@ -78,10 +85,9 @@ def test_the_root_is_found_among_the_ranks(case: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("case", [*KNOWN, *KEPT, *FRESH], ids=name)
 def test_no_hopeless_cause_is_tried_again_and_no_other_given_up(case: dict[str, Any]) -> None:
-    hopeless = permanent(allowed(case))
-    assert permanent({cause_of(case)}) <= hopeless
+    assert permanent({cause_of(case)}) <= hopeless(case)
     if case.get("type") is not None:  # what a log says of an error of the user's is no reason to stop
-        assert permanent({diagnose([end_of(case)]).cause}) <= hopeless
+        assert permanent({diagnose([end_of(case)]).cause}) <= hopeless(case)
 
 
 @pytest.mark.parametrize("path", HELD_OUT, ids=lambda path: path.stem)
@@ -104,3 +110,11 @@ def test_the_telling_line_is_found_in_a_log_full_of_progress(case: dict[str, Any
 def test_every_cause_that_a_text_can_tell_is_in_the_corpus() -> None:
     counted = Counter(case["cause"] for case in KNOWN)
     assert {*counted} >= {cause.value for cause in Cause} - {"unknown"}
+
+
+def test_of_texts_never_learnt_from_nine_in_ten_are_given_their_cause_and_none_that_may_go_away_is_given_up() -> None:
+    unseen = read("unseen.jsonl")
+    missed = [name(case) for case in unseen if cause_of(case) not in allowed(case)]
+    assert len(missed) <= 0.1 * len(unseen), missed
+    assert len(unseen) > 100
+    assert [name(case) for case in unseen if permanent({cause_of(case)}) == {True} and True not in hopeless(case)] == []

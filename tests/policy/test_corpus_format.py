@@ -4,7 +4,7 @@ A line of `known.jsonl`: `text` is an exception's message where `type` names the
 `cause` is what an unattended supervisor should take it for; `also` are causes that an honest reader may give as well;
 `cascade` marks what a rank says because a peer is gone; `ambiguous` marks what hardware and program both can say.
 `held_out.jsonl` has the same form, and so has `fresh.jsonl`, a second set that was collected when the first had been
-learnt from; whoever writes rules does not read such a set before it has measured them.
+learnt from; whoever writes rules does not read such a set before it has measured them, and `unseen.jsonl` never.
 A line of `ranks.jsonl` shows the ends of one attempt: the texts are real, the times are placed so that a root stands
 now before its echoes and now behind them.
 """
@@ -30,7 +30,7 @@ def read(name: str) -> list[dict]:
     return [json.loads(line) for line in (CORPUS / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
-CASES = {half: read(half) for half in (*HALVES, "fresh")}
+CASES = {half: read(half) for half in (*HALVES, "fresh", "unseen")}
 ALL = [case for cases in CASES.values() for case in cases]
 CREWS = read("ranks")
 
