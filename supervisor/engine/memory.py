@@ -185,18 +185,23 @@ class Memory:
                 self._reply(rank, held_step=-1)
 
     def tidy(self, whole: Whole, attempt: int) -> None:
-        """Remove what older attempts and layouts left, once a newer snapshot is whole everywhere."""
+        """Remove what older attempts and layouts left, once a newer snapshot is whole everywhere.
+
+        An older attempt's snapshot may stand beside it still, and a run that goes back goes on from there: it needs
+        the log history that it was taken with.
+        """
         for rank, part in enumerate(whole.parts):
             generation = int(part.path.name.rpartition(".")[2])
             for older, path in self.board.regions(rank):
                 if older < generation and path in self._readers:
                     self._readers.pop(path).close()
             self.board.drop_regions(rank, below=generation)
+        needed = {part.header.attempt for rank in self.ranks for part in self._snapshots(rank)}
         for entry in self.board.directory.iterdir():
             kind, _, number = entry.name.partition("-")
             if kind == "resume" and number.isdigit() and int(number) <= attempt:
                 shutil.rmtree(entry, ignore_errors=True)
-            elif kind == "history" and number.isdigit() and int(number) < attempt:
+            elif kind == "history" and number.isdigit() and int(number) < attempt and int(number) not in needed:
                 entry.unlink(missing_ok=True)
 
     def close(self, *, remove: bool) -> None:
