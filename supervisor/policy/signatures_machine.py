@@ -75,7 +75,7 @@ SHARED_MEMORY = (
       r"|(?:no space left|cannot allocate|not enough space|insufficient space|failed to extend"
       r"|error while (?:creating"
       r"|attaching to)).{0,120}(?:/dev/shm|shared memory)"
-      r"|unable to (?:write to file|mmap|resize file).{0,60}</?torch_",
+      r"|unable to (?:write to file|mmap|resize file|allocate shared).{0,60}</?torch_",
       "torch, aten/src/ATen/MapAllocator.cpp; nccl, src/misc/shmutils.cc", says="shared memory (/dev/shm) is full"),
 )  # fmt: skip
 
@@ -114,7 +114,7 @@ HOST_MEMORY = (
     Signature("arrow_oom", Cause.HOST_OOM, r"arrowmemoryerror|(?:realloc|malloc) of size \d+ failed",
       "Arrow, memory_pool.cc"),
     Signature("loader_gone", Cause.HOST_OOM, r"dataloader worker \(pid\(?s?\)? .{0,80}exited unexpectedly"
-      r"|one of the subprocesses has abruptly died",
+      r"|one of the subprocesses has abruptly died|process pool was terminated abruptly",
       "torch, utils/data/dataloader.py; datasets, map: most often killed for memory", general=True),
 )  # fmt: skip
 
@@ -128,14 +128,15 @@ GPU_FAULTS = (
       r"|nvlink.{0,60}(?:link down|fatal|recovery fail)|xgmi.{0,40}(?:error|fail)", _CUDA),
     Signature("gpu_lost", Cause.GPU_FAULT,
       r"(?:fallen|fell) off the bus|nvrm: .{0,80}(?:timed out|timeout|rpc|fail|crashcat|assert)"
-      r"|nvmlerror_(?:gpuislost|unknown)"
-      r"|\bgsp\d?\b.{0,40}(?:timeout|error|rpc|crash)|(?:timeout|timed out|waiting) .{0,40}\bgsp\d?\b|gpu is lost"
+      r"|nvmlerror_(?:gpuislost|unknown|drivernotloaded|lib\w+mismatch|gpunotfound)"
+      r"|\bgsp\d?\b.{0,40}(?:timeout|error|rpc|crash)|(?:timeout|timed out|waiting) .{0,40}\bgsp\d?\b|(?:gpu|device"
+      r"|vram) is lost|gpu reset in progress"
       r"|gpu_is_lost|gpu (?:has been|was) lost"
       r"|(?:gpu|device) is unavailable(?! or)|nvidia-modeset: error"
       r"|nvidia\S* .{0,40}probe .{0,40}failed", "NVIDIA driver; NVML_ERROR_GPU_IS_LOST"),
     Signature("gpu_xid", Cause.GPU_FAULT,
-      r"\bxid\b.{0,40}[:\s,](?:46|48|54|56|62|64|74|79|92|95|109|110|119|120|122|123|140|14[3-9]|150|155|158)\b",
-      "NVIDIA, Xid catalogue: reset or replace"),
+      r"\bxid\b.{0,40}[:\s,](?:46|48|54|56|6[1-4]|74|79|92|9[45]|109|110|119|120|122|123|140|14[3-9]|150|155|158)\b",
+      "NVIDIA, Xid catalogue: of the GPU, not of its program"),
     Signature("gpu_reset", Cause.GPU_FAULT,
       r"gpu requires reset|requires? (?:a )?gpu reset|gpu recovery action|reset required", "NVML"),
     Signature("gpu_driver", Cause.GPU_FAULT,
@@ -166,7 +167,7 @@ GPU_FAULTS = (
       r"|(?:amdgpu|\bkfd\b).{0,120}(?:ring .{0,20}timeout|timed? ?out|gpu reset|ras error|\bras\b.{0,40}\berr"
       r"|uncorrect"
       r"|hardware error|hw error|fatal|poison|unrecoverable|\bhung\b|wedged|smu\b.{0,60}(?:done|fail|state)"
-      r"|failed to evict"
+      r"|failed to (?:evict|suspend|resume|send)|(?:test|command|psp)\b.{0,40} failed"
       r"|\*error\*(?!.*(?:memory|alloc)))|errevent_athub|wait loop timeout expired", "ROCr; amdgpu and kfd drivers"),
     Signature("gpu_bus", Cause.GPU_FAULT,
       r"pcie bus error: .{0,40}uncorrect|\baer: .{0,40}uncorrect.{0,20}fatal|pciehp.{0,60}(?:link down|not present)"
@@ -216,7 +217,8 @@ DISKS = (
     Signature("safetensors_io", Cause.STORAGE, r"safetensorerror.{0,40}: i/o error",
       "safetensors: what the kernel said follows"),
     Signature("fs_locks", Cause.STORAGE,
-      r"no locks available|\[errno 37\]|file lock .{0,200}could not be acquired|database is locked|\[errno 35\]"
+      r"\[errno 11\][^\n]*: ?b?['\x22]/|no locks available|\[errno 37\]|file lock .{0,200}could not be acquired"
+      r"|database is locked|\[errno 35\]"
       r"|unable to (?:synchronously )?(?:lock|open) file.{0,80}errno = 11|\[errno 16\].*\.nfs"
       r"|(?:device or resource busy|directory not empty).{0,40}\.nfs", f"{_ERRNO}; HDF5; NFS"),
     Signature("fs_key", Cause.STORAGE, r"key has expired|\[errno 127\]|required key not available|\[errno 126\]",
@@ -250,7 +252,8 @@ SCHEDULER = (
       r"|exceed\w* .{0,30}\bwall ?-?(?:clock|time)|(?:exceeded|hit|reached|over) (?:its |the "
       r"|their )?(?:job )?time ?limit"
       r"|jobstate=timeout|\bstate[=: ]+timeout|[ |]timeout[ |]+\d+:\d+|time limit exhausted|reason[=: ]+timelimit"
-      r"|this job is timed-out|job has timed out\. ran|hard limit \W?(?:h_rt|s_rt)|resource allocation expired"
+      r"|this job is timed-out|timed-out too many times|hit .{0,20}\bwall ?-?time|job has timed out\. ran"
+      r"|hard limit \W?(?:h_rt|s_rt)|resource allocation expired"
       r"|active .{0,40}longer than .{0,20}deadline",
       f"{_SLURM}; submitit; PBS, Moab; LSF; Grid Engine; Flux; Kubernetes"),
     Signature("slurm_node", Cause.NODE_LOST,
@@ -262,7 +265,8 @@ SCHEDULER = (
       r"|kubelet stopped posting|nodenotready|nodelost\b|node\.kubernetes\.io/(?:unreachable|not-ready)"
       r"|\bnodes? (?:\S+ )?.{0,40}\bis (?:lost|gone|dead|unreachable|unresponsive)"
       r"|lost communication with a remote daemon"
-      r"|job reconnection failed|can not reconnect to|sister could not communicate|requested job die"
+      r"|lost connection to node|io error with slurmstepd|job reconnection failed|can not reconnect to"
+      r"|sister could not communicate|requested job die"
       r"|prolog (?:failed|error|failure)|kernel panic|hard lockup|due to hardware memory corruption|machine check"
       r"|\bedac\b.{0,40} ue ",
       f"{_SLURM}; Kubernetes; Open MPI; HTCondor; PBS; linux"),
@@ -271,10 +275,11 @@ SCHEDULER = (
     Signature("asked_to_end", Cause.PREEMPTED,
       r"due to job requeue|\bjob preempted", _SLURM),
     Signature("sigterm", Cause.PREEMPTED,
-      r"(?:received|got signal:?) (?:signals\.)?(?:15|sigterm)\b|(?:received|caught|got) (?:signal )?sigterm",
+      r"(?:received|got signal:?) (?:signals\.)?(?:15|sigterm)\b|(?:received|caught|got) (?:signal )?sigterm"
+      r"|called with signal 15\b",
       "torch, distributed/elastic; submitit: somebody asked, and others may say who", general=True),
     Signature("slurm_cancelled", Cause.USER_STOP,
-      r"\*\*\* (?:job|step) .{0,60}cancelled at (?!.*due to)|cancelled by \d+|\bterm_(?:owner"
+      r"\*\*\* (?:job|step) .{0,60}cancelled at (?!.*due to)|cancelled by \d+|scancel: terminating|\bterm_(?:owner"
       r"|admin)\b", f"{_SLURM}; LSF", general=True),
     Signature("spot_notice", Cause.PREEMPTED,
       r"spot (?:instance )?(?:interruption|termination)|instance-action|preemption notice"

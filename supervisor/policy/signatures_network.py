@@ -33,7 +33,7 @@ HUB = (
     Signature("http_timeout", Cause.NETWORK,
       r"\b(?:connect|read|write|pool|request|connection)_?timeout(?:error)?\b|connect\S* timed out|read timed out"
       r"|connection to \S+ timed out|\bcurl: \(\d+\)|the (?:read|handshake) operation timed out|timeout was reached"
-      r"|asyncio\S*\.timeouterror", _HTTP),
+      r"|asyncio\S*\.timeouterror|\bfstimeouterror", _HTTP),
     Signature("http_retries", Cause.NETWORK,
       r"max retries exceeded|newconnectionerror|proxyerror|cannot connect to (?:proxy|host)", _HTTP),
     Signature("http_broken", Cause.NETWORK,
@@ -148,7 +148,8 @@ ECHOES = (
 TERMINALS = (
     Signature("terminal_gone", Cause.DISCONNECTED,
       r"\bsighup\b|\bhangup\b|(?:received|got signal:?) 1\b(?! /)|client_loop: send disconnect|packet_write_wait"
-      r"|connection to \S+ closed|lost connection to|timeout, server .{0,40}not responding|kex_exchange"
+      r"|connection to \S+ closed|lost connection to(?! node)|^write failed: broken pipe$"
+      r"|timeout, server .{0,40}not responding|kex_exchange"
       r"|ssh_exchange|ssh: connect to|closed by remote host|session (?:was )?(?:closed|terminated|lost)"
       r"|received disconnect from|lost server\]|session-\w+\.scope: killing|killuserprocesses",
       "OpenSSH; signal(7)"),

@@ -64,7 +64,7 @@ CODE = (
       r"can't (?:open file|find '__main__')|command not found|sh: (?:\d+: |line \d+: )?\S+: not found|execve\(\)"
       r"|cannot execute binary file|is not recognized as", "CPython; sh"),
     Signature("config", Cause.USER_ERROR,
-      r"validationerror|configurationerror|configattributeerror|missingmandatoryvalue"
+      r"validationerror|input should be |configurationerror|configattributeerror|missingmandatoryvalue"
       r"|(?:yaml|scanner|parser)\S*error|misconfigurationexception|hydra\S*exception"
       r"|unrecognized configuration class|unrecognized model|strictdataclass\w*error|configkeyerror"
       r"|jsondecodeerror.{0,80}config|keyerror: .{0,30}config", "pydantic, OmegaConf, PyYAML, transformers"),
@@ -95,7 +95,7 @@ CODE = (
       r"|jit load the|op due to it not being compatible|cudamismatchexception|missingcudaexception|no gpu or"
       r"|cuda binary not found"
       r"|named symbol not found|backend '?\w+'? is not available|compiled without gpu support"
-      r"|different cuda major versions|no kernel found to launch|no available kernel"
+      r"|cannot find a working triton|different cuda major versions|no kernel found to launch|no available kernel"
       r"|installed cuda version \S+ does not match|api call is not supported in the installed cuda driver"
       r"|requires (?:an? )?(?:\w+ )?(?:cuda|nvidia|amd|hopper|blackwell|ampere)\b|(?:cuda|gpu) is required",
       f"{_CUDA}; torch; flash-attn; bitsandbytes"),
@@ -153,8 +153,10 @@ SHAPES = (
     Signature("data", Cause.USER_ERROR,
       r"num_samples should be a positive|column .{0,60}not (?:in|found)"
       r"|(?:columns?|features?) .{0,80}(?:missing|not match)|unable to create tensor|padding token|casterror"
-      r"|couldn't cast|emptydataset|no (?:columns|data files) |couldn't find (?:a dataset|any data file)"
-      r"|unknown split|bad split|arrow(?:invalid|type|notimplemented|key|index|capacity)\w*|unknown feature type"
+      r"|couldn't cast|emptydataset|no (?:columns|(?:\(supported\) )?data files) |couldn't find (?:a dataset"
+      r"|any data file)"
+      r"|unknown split|nonmatchingsplits|(?:datafiles|splits)notfound|bad split|arrow(?:invalid|type|notimplemented"
+      r"|key|index|capacity)\w*|unknown feature type"
       r"|not in the dataset|chat[_ ]template|length of .{0,40}must be"
       r"|must contain|exceeds dataset length|signature columns|trainer: training requires a train_dataset", _HF),
     Signature("dataset", Cause.USER_ERROR, r"datasetgeneration\w*error|datagenerationerror",
@@ -213,7 +215,7 @@ FILES = (
     Signature("zip_torn", Cause.BAD_CHECKPOINT,
       r"central directory|failed (?:reading|locating) (?:zip|file)"
       r"|(?:header|archive|file) .{0,30}(?:is|may be|might be) corrupt\w*|badzipfile|not a zip file|hasrecord"
-      r"|incorrect header check|not a gzipped file|corrupt (?:input|file|data)|bad crc"
+      r"|incorrect header check|compressed file ended before|not a gzipped file|corrupt (?:input|file|data)|bad crc"
       r"|truncated (?:file|archive|data)|file signature not found|magic bytes not found|unexpected eof[,;]"
       r"|bad magic number|inline_container\.cc.{0,40}\bcrc|invalid magic|zip file is corrupt",
       "torch, caffe2/serialize/inline_container.cc", later=Cause.STORAGE),
