@@ -31,7 +31,7 @@ _STEMS = (
     *("preempt", "cancel", "due to", "node", "job", "interrupt", "hang", "stuck", "stall", "usage", "nan", " inf"),
     *("exit", "died", "dead", "unexpected", "mismatch", "undefined", "connect", "network", "peer", "busy", "required"),
     *("rank", "overflow", "ctrl", "control-c", "^c", "panic", "lockup", "evict", "kubelet", "detected"),
-    *("blocked", "read-only", "hung", "wrote"),
+    *("blocked", "read-only", "hung", "wrote", "down", "compromised"),
 )
 #: Collectives fail with errors of this kind, and quote anything: no general word makes of one an error of the user's.
 _OF_PEERS = ("torch.distributed.dist", "nccl error", "gloo/transport", "[c10d]")

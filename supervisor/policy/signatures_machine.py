@@ -243,7 +243,8 @@ DISKS = (
 SCHEDULER = (
     Signature("slurm_preempted", Cause.PREEMPTED,
       r"due to preemption|(?:job|cluster|instance|vm|pod|node) (?:is|was|has been) (?:being )?preempted"
-      r"|jobstate=preempted|\bstate[=: ]+preempted|[ |]preempted +\d+:\d+|\bterm_preempt\b|reason[=: ]+preempt"
+      r"|jobstate=preempted|\bstate[=: ]+preempted|[ |]preempted[ |]+[01]:\d\d?(?![\d:])|\bterm_preempt\b"
+      r"|reason[=: ]+preempt"
       r"|instances?\.preempted|\beventtype\b.{0,10}preempt|preempted by (?:a )?(?:pod|higher|scheduler)"
       r"|preempted (?:in order )?to (?:accommodate|admit|reclaim|free)", f"{_SLURM}; LSF; Kubernetes; GCP, Azure"),
     Signature("slurm_time_limit", Cause.TIME_LIMIT,
@@ -251,7 +252,8 @@ SCHEDULER = (
       r"|run time limit"
       r"|exceed\w* .{0,30}\bwall ?-?(?:clock|time)|(?:exceeded|hit|reached|over) (?:its |the "
       r"|their )?(?:job )?time ?limit"
-      r"|jobstate=timeout|\bstate[=: ]+timeout|[ |]timeout[ |]+\d+:\d+|time limit exhausted|reason[=: ]+timelimit"
+      r"|jobstate=timeout|\bstate[=: ]+timeout|[ |]timeout[ |]+[01]:\d\d?(?![\d:])|time limit exhausted"
+      r"|reason[=: ]+timelimit"
       r"|this job is timed-out|timed-out too many times|hit .{0,20}\bwall ?-?time|job has timed out\. ran"
       r"|hard limit \W?(?:h_rt|s_rt)|resource allocation expired"
       r"|active .{0,40}longer than .{0,20}deadline",
@@ -268,6 +270,7 @@ SCHEDULER = (
       r"|lost connection to node|io error with slurmstepd|job reconnection failed|can not reconnect to"
       r"|sister could not communicate|requested job die"
       r"|prolog (?:failed|error|failure)|kernel panic|hard lockup|due to hardware memory corruption|machine check"
+      r"|system is going down|systemd\[1\]: shutting down"
       r"|\bedac\b.{0,40} ue ",
       f"{_SLURM}; Kubernetes; Open MPI; HTCondor; PBS; linux"),
     Signature("slurm_hung", Cause.STALLED, r"due to job not ending with signals|\bkill task failed|unkillable",

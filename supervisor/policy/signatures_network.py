@@ -64,7 +64,8 @@ NAMES = (
       r"|protocol authentication error|invalid (?:job|authentication) credential|job credential (?:expired"
       r"|revoked)", "slurm, src/common/slurm_errno.c"),
     Signature("route", Cause.NETWORK,
-      r"no route to host|network is (?:unreachable|down)|host is (?:down|unreachable)|\[errno (?:100|101|112|113)\]"
+      r"\b(?:ib|eth|bond|en[ops])\w*:? .{0,20}link .{0,30}down|\bib\d+: link down|no route to host"
+      r"|network is (?:unreachable|down)|host is (?:down|unreachable)|\[errno (?:100|101|112|113)\]"
       r"|ehostunreach|enetunreach", "errno(3)"),
     Signature("refused", Cause.NETWORK, r"connection ?refused|\[errno 111\]|econnrefused", "errno(3)"),
     Signature("timed_out", Cause.NETWORK, r"connection timed out|\[errno 110\]|etimedout|operation timed out",

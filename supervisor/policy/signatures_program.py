@@ -48,7 +48,7 @@ CODE = (
     Signature("not_importable", Cause.USER_ERROR,
       r"static tls block|modulenotfounderror|requires? .{0,60}installed|pip install|importerror|no module named"
       r"|cannot import name"
-      r"|dll load failed|undefined symbol|cannot open shared object file|version `?\S+' not found"
+      r"|dll load failed|undefined symbol|not defined in file|cannot open shared object file|version `?\S+' not found"
       r"|symbol lookup error|requires the .{0,60}(?:library|package)|but it was not found in your environment"
       r"|is required for a normal functioning|packagenotfounderror|failed to import|please install"
       r"|exec format error|has an api incompatibility|numpy\.core\.multiarray failed", f"{_PY}; ld.so(8)"),
@@ -64,7 +64,8 @@ CODE = (
       r"can't (?:open file|find '__main__')|command not found|sh: (?:\d+: |line \d+: )?\S+: not found|execve\(\)"
       r"|cannot execute binary file|is not recognized as", "CPython; sh"),
     Signature("config", Cause.USER_ERROR,
-      r"validationerror|input should be |configurationerror|configattributeerror|missingmandatoryvalue"
+      r"validationerror|input should be |\bdeepspeedconfigerror|configurationerror|configattributeerror"
+      r"|missingmandatoryvalue"
       r"|(?:yaml|scanner|parser)\S*error|misconfigurationexception|hydra\S*exception"
       r"|unrecognized configuration class|unrecognized model|strictdataclass\w*error|configkeyerror"
       r"|jsondecodeerror.{0,80}config|keyerror: .{0,30}config", "pydantic, OmegaConf, PyYAML, transformers"),
@@ -171,7 +172,8 @@ SHAPES = (
       "jinja2", general=True, later=Cause.CRASHED),
     Signature("torch_call", Cause.USER_ERROR,
       r"can't (?:call|convert|be cast|pin|cast)|cannot (?:pin|cast|be cast)|found dtype|result type .{0,40}cast"
-      r"|operation not permitted when stream|only tensors of floating|should be either on|start a new process before"
+      r"|operation not permitted when stream|invalid device string|cuda\.device_count\(\) is"
+      r"|only tensors of floating|should be either on|start a new process before"
       r"|no backend type associated"
       r"|tensors must be|is not needed when a module|with a bool tensor|doesn't have any (?:device|parameter)"
       r"|argument .{0,60}(?:is on|must be)|expects? .{0,60}but (?:got|found)|expected .{0,80}but (?:got|found)",
@@ -185,7 +187,8 @@ SHAPES = (
       r"|specify|pass"
       r"|provide|upgrade|install|move|ensure|call)|impossible to|has already been|trying to|cannot (?:be|use|merge"
       r"|call|add|mix)"
-      r"|requires? (?:a|an|the|to|at least|either|either|torch|transformers|distributed|python|initiali[sz]ed)"
+      r"|requires? (?:a|an|the|to|at least|either|either|torch|transformers|distributed|python|initiali[sz]ed"
+      r"|[ah]\d00)"
       r"|invalid (?:type|range"
       r"|problem|mode|task)|expected|non-negative|nonzero|cannot be|can't be|not supported|does not exist"
       r"|allow_unused|don't match"
@@ -215,7 +218,8 @@ FILES = (
     Signature("zip_torn", Cause.BAD_CHECKPOINT,
       r"central directory|failed (?:reading|locating) (?:zip|file)"
       r"|(?:header|archive|file) .{0,30}(?:is|may be|might be) corrupt\w*|badzipfile|not a zip file|hasrecord"
-      r"|incorrect header check|compressed file ended before|not a gzipped file|corrupt (?:input|file|data)|bad crc"
+      r"|incorrect header check|compressed file ended before|not in a subdirectory|not a gzipped file"
+      r"|corrupt (?:input|file|data)|bad crc"
       r"|truncated (?:file|archive|data)|file signature not found|magic bytes not found|unexpected eof[,;]"
       r"|bad magic number|inline_container\.cc.{0,40}\bcrc|invalid magic|zip file is corrupt",
       "torch, caffe2/serialize/inline_container.cc", later=Cause.STORAGE),
