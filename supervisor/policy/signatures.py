@@ -39,6 +39,10 @@ _OF_PEERS = ("torch.distributed.dist", "nccl error", "gloo/transport", "[c10d]")
 _PASSING = (
     *("timed out", "try again", "temporarily", "reset by peer", "connection closed", "connection lost", "closed by"),
     *("unreachable", "tcpstore", "store->get", "stop_waiting", "interrupted system call", "server disconnected"),
+    *("unable to connect", "failed to connect", "be reached", "request failed", "server returned", "no answer"),
+    *("failed to fetch", "failed to send", "failed to read", "failed to write", "read failed", "write failed"),
+    *("bytes but", "host down", "retried", "requests.exceptions.", "httpx.", "urllib3.", "botocore.", "aiohttp."),
+    *("dataloader worker",),
 )
 #: With these the numbers matter: `[Errno 28]`, `exit code 137`, `Xid 79`, `503 Server Error`.
 _NUMBERED = ("err", "exit", "xid", "signal", "status", "http", "code", "received")
