@@ -131,7 +131,7 @@ def test_incidents_and_the_end_of_a_supervisor_are_told_and_the_next_stay_goes_o
     # That it went on was gathered: it had started less than a minute ago, and then its end waited for nothing.
     told(people, ["demo: started", "demo: a worker crashed", "demo: interrupted", "demo: finished at step 12"])
     crash, kill = people.messages[1]["message"], people.messages[2]["message"]
-    assert "killed from outside" in crash
+    assert "was killed by SIGKILL" in crash
     assert f"next: supervisor why {run.run_dir}" in crash
     assert "killed, or its machine is going down" in kill
     assert f"next: supervisor run {run.run_dir}/job.yaml" in kill
