@@ -48,6 +48,7 @@ class Scene:
         exits: local rank to its exit code, or its signal's negative number, where that is known.
         oom_kills: how many processes the kernel killed for memory since the attempt began; None while unknown.
         beats: what each rank published last.
+        killed: local ranks whose processes the kernel's log names as killed for memory; none where it may not be read.
     """
 
     logs: Path
@@ -59,6 +60,7 @@ class Scene:
     exits: Mapping[int, int]
     oom_kills: int | None
     beats: Sequence[Beat]
+    killed: frozenset[int] = frozenset()
 
 
 def ends_of(scene: Scene) -> tuple[RankEnd, ...]:
@@ -113,7 +115,7 @@ def _unrecorded(scene: Scene, rank: int, code: int | None, room: int) -> RankEnd
         step=_step(beat.step),
         lines=_last_lines(scene, rank, room),
         node=scene.first_rank // scene.ranks,
-        oom_kills=scene.oom_kills,
+        oom_kills=max(1, scene.oom_kills or 0) if rank in scene.killed else scene.oom_kills,
     )
 
 

@@ -17,7 +17,9 @@ from supervisor.launch.exits import exit_of
 from supervisor.launch.processes import Children, kill, marked, spawn
 from supervisor.policy.causes import RankEnd
 from supervisor.policy.lifecycle import Gang
+from supervisor.watch import kernel_log
 from supervisor.watch.cgroups import kills_since, oom_kills
+from supervisor.watch.kernel_log import killed_by_kernel
 from supervisor.watch.ready import ready
 
 #: How long processes may take to leave after their program returned: trackers upload in that time.
@@ -67,6 +69,7 @@ class Workers:
     _fell: dict[int, float] = field(default_factory=dict)  # those of `_ended` that were not killed from here
     _kills_before: int | None = None
     _killed_for_memory: int | None = None
+    _kernel_mark: int | None = None
     _begun: bool = False
     _reading: Pending[tuple[tuple[RankEnd, ...], str | None]] | None = None
     _reading_since_s: float = 0.0
@@ -93,7 +96,7 @@ class Workers:
 
     def begin(self) -> None:
         """Their attempt begins: what the kernel kills from now on is a matter of theirs."""
-        self._begun, self._kills_before = True, self.kills()
+        self._begun, self._kills_before, self._kernel_mark = True, self.kills(), kernel_log.end()
 
     @property
     def _launcher_log(self) -> Path:
@@ -231,6 +234,7 @@ class Workers:
         self._killed_for_memory = kills_since(self._kills_before, self.kills())
         to_unix_s = time.time() - time.monotonic()
         beats = [self.beat(rank) for rank in range(self.ranks)]
+        kernel = kernel_log.since(self._kernel_mark)
         return Scene(
             logs=self.logs,
             launcher_log=self._launcher_log,
@@ -241,6 +245,7 @@ class Workers:
             exits={rank: code for rank, code in self._exits.items() if rank in self._fell},
             oom_kills=self._killed_for_memory,
             beats=beats,
+            killed=frozenset(rank for rank, beat in enumerate(beats) if killed_by_kernel(beat.pid, kernel)),
         )
 
     def close(self) -> None:

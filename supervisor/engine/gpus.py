@@ -9,8 +9,9 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
+from supervisor.board.store import human_bytes
 from supervisor.policy.causes import Verdict
-from supervisor.policy.gpu_health import Health, Holder, app_fault, fault_of
+from supervisor.policy.gpu_health import Health, app_fault, fault_of
 from supervisor.watch import kernel_log
 from supervisor.watch.gpu_health import GpuWatch, Look, neighbours
 
@@ -89,18 +90,20 @@ class Gpus:
         heard = self.watch.heard if self.watch is not None else ()
         return fault_of(self.healths) or fault_of(heard)
 
-    @property
-    def app_fault(self) -> str | None:
-        """Errors that a restart of the program clears, in words; None if none was reported."""
-        return app_fault(self.watch.heard) if self.watch is not None else None
-
-    def neighbours(self, own_pids: Collection[int]) -> Sequence[Holder] | None:
-        """Processes of others that held memory at the last answer; None if that is not known.
+    def words(self, own_pids: Collection[int]) -> list[str]:
+        """What the driver says beside a verdict: errors that a restart clears, and processes of others.
 
         Args:
             own_pids: of the run's processes here, ended ones included.
         """
-        return None if self._found is None else neighbours(self._found.holders, own_pids)
+        told = app_fault(self.watch.heard) if self.watch is not None else None
+        holders = neighbours(self._found.holders, own_pids) if self._found is not None else None
+        others = [
+            f"GPU {one.gpu}: process {one.pid}, which is not of this run, holds "
+            f"{'memory' if one.used_bytes is None else human_bytes(one.used_bytes)}"
+            for one in holders or ()
+        ]
+        return [*([told] if told is not None else ()), *others]
 
     def hold(self, pids: Collection[int]) -> bool:
         """Whether the driver still counts GPU memory for any of these, or has not said yet.

@@ -433,7 +433,7 @@ class Loop:
             cause=verdict.cause.value,
             evidence=verdict.evidence,
             root=verdict.root,
-            details=list(verdict.details),
+            details=[*verdict.details, *self._team.beside(verdict)],
             step=step if step > 0 else None,
             **told,
         )

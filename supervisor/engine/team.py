@@ -284,6 +284,12 @@ class Team:
         """Ranks in all."""
         return len(self.node.memory.ranks) * (1 if self.crew is None else self.crew.nodes)
 
+    def beside(self, verdict: Verdict) -> list[str]:
+        """What this node's GPU driver says beside a verdict that a GPU may have to do with."""
+        if verdict.cause not in (Cause.GPU_OOM, Cause.GPU_FAULT, Cause.CRASHED, Cause.UNKNOWN):
+            return []
+        return self.node.gpus.words({beat.pid for beat in self.node.beats})
+
     def blamed(self, verdict: Verdict) -> tuple[str, ...]:
         """Names of the nodes that a verdict speaks against: lost ones, or the one on which hardware failed."""
         if self.lost and self.crew is not None:

@@ -14,7 +14,8 @@ from supervisor.engine import node
 from supervisor.engine.evidence import TAIL_BYTES, Scene, ends_of, launcher_words, reported
 from supervisor.engine.messages import SEEN, Seen
 from supervisor.link.wire import Frame, encode
-from supervisor.policy.causes import RankEnd
+from supervisor.policy.causes import Cause, RankEnd
+from supervisor.policy.diagnosis import diagnose
 
 
 def scene(logs: Path, ranks: int = 2, **more: Any) -> Scene:
@@ -158,3 +159,12 @@ def test_a_launchers_last_words_are_those_that_say_something(tmp_path: Path) -> 
     assert launcher_words(log, 2) == "exit code 2, accelerate: error: unrecognized arguments: --x"
     log.write_text("hello\nbye\n")
     assert launcher_words(log, 2) == "exit code 2, bye"
+
+
+def test_a_rank_that_the_kernels_log_names_was_killed_for_memory_whatever_is_counted(tmp_path: Path) -> None:
+    for counted in (None, 0):
+        ends = ends_of(
+            scene(tmp_path, ended={0: 5.0, 1: 5.1}, exits={0: -9, 1: -9}, oom_kills=counted, killed=frozenset({1}))
+        )
+        assert [(end.rank, end.oom_kills) for end in ends] == [(0, counted), (1, 1)]
+        assert diagnose(ends).cause is Cause.HOST_OOM

@@ -10,7 +10,7 @@ from fake_driver import Driver, build, driver_in
 from harness import until
 
 from supervisor.engine.gpus import Gpus
-from supervisor.policy.gpu_health import Holder, State
+from supervisor.policy.gpu_health import State
 from supervisor.watch.gpu_health import GpuWatch
 
 
@@ -53,14 +53,13 @@ def test_without_gpus_nothing_is_asked_and_nothing_waited_for() -> None:
     none.begin_attempt()
     none.ask()
     assert none.look()
-    assert (none.healths, none.fault, none.app_fault, none.fds) == ((), None, None, [])
-    assert none.neighbours({1}) is None
+    assert (none.healths, none.fault, none.words({1}), none.fds) == ((), None, [], [])
     assert not none.hold({1})
 
 
 def test_before_there_is_an_answer_nothing_is_known(gpus: Gpus) -> None:
     gpus.begin_attempt()
-    assert (gpus.healths, gpus.fault, gpus.neighbours(())) == ((), None, None)
+    assert (gpus.healths, gpus.fault, gpus.words(())) == ((), None, [])
     until(gpus.look, "answer", 30)
     assert [one.state for one in gpus.healths] == [State.OK, State.OK]
     assert len(gpus.fds) == 1
@@ -79,10 +78,10 @@ def test_what_is_reported_during_an_attempt_is_a_fault_at_once(driver: Driver, g
     until(lambda: gpus.look() and gpus.fault, "fault", 30)
     assert gpus.fault is not None
     assert gpus.fault.evidence == "GPU 1 (GPU-1-fake): Xid 79, it has fallen off the bus"
-    until(lambda: gpus.look() and gpus.app_fault, "the program's error", 30)
-    assert gpus.app_fault == "GPU 0 (GPU-0-fake): Xid 31, memory page fault"
+    until(lambda: gpus.look() and gpus.words(()), "the program's error", 30)
+    assert gpus.words(()) == ["GPU 0 (GPU-0-fake): Xid 31, memory page fault"]
     begun(gpus)  # the next attempt
-    assert (gpus.fault, gpus.app_fault) == (None, None)
+    assert (gpus.fault, gpus.words(())) == (None, [])
 
 
 def test_the_kernels_words_count_from_the_beginning_of_the_attempt(driver: Driver, said: list[str], gpus: Gpus) -> None:
@@ -110,7 +109,7 @@ def test_a_driver_that_hangs_holds_nothing_up(driver: Driver, gpus: Gpus) -> Non
 def test_memory_of_killed_processes_is_waited_for_until_it_is_given_back(driver: Driver, gpus: Gpus) -> None:
     driver.does("gpus 2", "process 1 4711 99", "process 1 4712 5")
     begun(gpus)
-    assert gpus.neighbours({4711}) == (Holder(4712, 5, 1),)
+    assert gpus.words({4711}) == ["GPU 1: process 4712, which is not of this run, holds 5 B"]
     answers = {gpus.hold({4711, 4710}) for _ in range(3)}
     assert answers == {True}
     driver.does("gpus 2", "process 1 4712 5")
