@@ -48,3 +48,8 @@ def test_a_document_without_a_place_for_the_table_is_not_written() -> None:
     with pytest.raises(ValueError, match="no place for the table"):
         written("# a document\n", {})
     assert "# lora-supervisor" in README.read_text()
+
+
+def test_the_readme_has_a_line_for_each_kind_in_their_order() -> None:
+    table = README.read_text().partition(MARKS[0])[2].partition(MARKS[1])[0]
+    assert [row.split(" | ")[0] for row in table.splitlines()[2:]] == [f"| {kind.said}" for kind in KINDS.values()]

@@ -133,7 +133,7 @@ KINDS: dict[str, Kind] = {
         decisions=("adapt", "give_up"), codes=(3,), follows="gradient checkpointing, then gives up with the numbers",
     ),
     "neighbour": Kind(
-        does=does.met("neighbour", at=3), said="the same, and another's process holds the memory",
+        does=does.met("neighbour", at=3), said="torch.OutOfMemoryError, and another's process holds the memory",
         causes=("gpu_oom", "finished"), decisions=RESTART, follows="starts again, nothing is changed", same="alone",
         events={"adapted": 0},
     ),
