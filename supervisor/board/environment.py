@@ -119,6 +119,16 @@ def worker_environment(
     return made
 
 
+def adapted_in(environment: Mapping[str, str]) -> dict[str, Any]:
+    """What `worker_environment` was given as ``adapted``; empty without any.
+
+    >>> adapted_in({ADAPTED: '{"micro_batch": 2}'}), adapted_in({})
+    ({'micro_batch': 2}, {})
+    """
+    told: dict[str, Any] = json.loads(environment.get(ADAPTED) or "{}")
+    return told
+
+
 #: torch's names for its record of the last collectives (Flight Recorder), and for how it is asked for them.
 _TRACE_SIZE = "TORCH_NCCL_TRACE_BUFFER_SIZE"
 _TRACE_FILE = "TORCH_NCCL_DEBUG_INFO_TEMP_FILE"

@@ -135,14 +135,14 @@ class Crew:
         if self._gathering is not None and node in self._gathering.awaited:
             self._gathering.problem = NoPart(f"node {node} was lost", again=True)
         if self._under_way and not self._is_lost(node) and node in self._members:
-            self.losses.append(Loss(node, self._hosts.get(node, "?"), reason))
+            self.losses.append(Loss(node, self.host_of(node), reason))
 
     def _hear(self, node: int, frame: Frame) -> bool:
         match frame.kind:
             case kind if kind == SEEN:
                 seen, before = Seen.read(frame.fields), self._seen.get(node)
                 self._seen[node] = seen
-                host = self._hosts.get(node, "?")
+                host = self.host_of(node)
                 self.news.hear(host, seen, before)
                 self.warnings.hear(node, seen.warned, host)
                 return seen.is_news(before)
@@ -181,7 +181,7 @@ class Crew:
         """Have every member begin an attempt; who left while it was being prepared is lost to it."""
         self.losses.clear()
         gone = [node for node in self.counted if node not in self._there]
-        self.losses += [Loss(node, self._hosts.get(node, "?"), "it left before the attempt began") for node in gone]
+        self.losses += [Loss(node, self.host_of(node), "it left before the attempt began") for node in gone]
         self._under_way = True
         self.want(order=order, kill=False, part=None, inquiry=0, **orders)
 
@@ -249,7 +249,7 @@ class Crew:
         return found, len(answers) == len(nodes)
 
     def host_of(self, node: int) -> str:
-        """Name of a node's machine."""
+        """Name of a node's machine, by its own word."""
         return self._hosts.get(node, "?")
 
     def testimonies(self) -> list[Testimony]:
@@ -267,7 +267,7 @@ class Crew:
     def gpu_faults(self) -> list[tuple[str, str]]:
         """Nodes where no attempt can succeed, by name, and what is wrong with their GPUs."""
         found = ((node, self._of_this_attempt(node)) for node in self.counted)
-        return [(self._hosts.get(n, "?"), one.gpu_fault) for n, one in found if one is not None and one.gpu_fault]
+        return [(self.host_of(n), one.gpu_fault) for n, one in found if one is not None and one.gpu_fault]
 
     @property
     def lingers(self) -> bool:
@@ -287,10 +287,6 @@ class Crew:
     def ended(self) -> bool:
         """Whether every node that is absent went with its connection: its process is gone, or its machine is down."""
         return set(self.absent()) <= self._ended
-
-    def name_of(self, node: int) -> str:
-        """What a node is called, by its own word."""
-        return self._hosts.get(node, f"node {node}")
 
     def missing(self) -> Sequence[str]:
         """Who is not ready, for people."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from supervisor.board.environment import MARKER
@@ -223,8 +223,8 @@ class Workers:
         if self._reading is None:
             disk = Disk()
             scene, status = self._scene(), None if self._watched or self._ended else self._launcher_status
-            log = self._launcher_log
-            self._reading = disk.ask(lambda: (ends_of(scene), _words(log, status)))
+            log, mark = self._launcher_log, self._kernel_mark
+            self._reading = disk.ask(lambda: (ends_of(_with_kernel_words(scene, mark)), _words(log, status)))
             self._reading_since_s = time.monotonic()
             disk.close(READ_S)
         return self._reading.over or time.monotonic() - self._reading_since_s > EVIDENCE_S
@@ -234,7 +234,6 @@ class Workers:
         self._killed_for_memory = kills_since(self._kills_before, self.kills())
         to_unix_s = time.time() - time.monotonic()
         beats = [self.beat(rank) for rank in range(self.ranks)]
-        kernel = kernel_log.since(self._kernel_mark)
         return Scene(
             logs=self.logs,
             launcher_log=self._launcher_log,
@@ -245,7 +244,6 @@ class Workers:
             exits={rank: code for rank, code in self._exits.items() if rank in self._fell},
             oom_kills=self._killed_for_memory,
             beats=beats,
-            killed=frozenset(rank for rank, beat in enumerate(beats) if killed_by_kernel(beat.pid, kernel)),
         )
 
     def close(self) -> None:
@@ -276,6 +274,11 @@ class Workers:
     def _read_result(self) -> tuple[tuple[RankEnd, ...], str | None]:
         reading = self._reading
         return reading.result() if reading is not None and reading.over else ((), None)
+
+
+def _with_kernel_words(scene: Scene, mark: int | None) -> Scene:
+    said = kernel_log.since(mark)
+    return replace(scene, killed=frozenset(n for n, beat in enumerate(scene.beats) if killed_by_kernel(beat.pid, said)))
 
 
 def _words(log: Path, status: int | None) -> str | None:

@@ -11,6 +11,7 @@ import errno
 import json
 import socket
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,8 +46,9 @@ def announce(run_dir: Path, allocation: str, what: Address | Over) -> None:
     told = {"over": int(what.code)} if isinstance(what, Over) else {"address": what.encode()}
     write_whole(directory / _name(allocation), json.dumps({"allocation": allocation, **told}))
     for left in (*directory.glob("leader-*.json"), *directory.glob("leaderless-*")):
-        if left.stat().st_mtime < time.time() - OLD_S:
-            left.unlink(missing_ok=True)  # of an allocation that is over: a weekend of requeues leaves many
+        with suppress(FileNotFoundError):  # another supervisor of the run may sweep, too
+            if left.stat().st_mtime < time.time() - OLD_S:
+                left.unlink()  # of an allocation that is over: a weekend of requeues leaves many
 
 
 def find(run_dir: Path, allocation: str) -> Address | Over | None:

@@ -13,9 +13,7 @@ from supervisor.engine.joining import join
 from supervisor.engine.leading import lead
 from supervisor.engine.machine import board_roots, count_processes, room, spare_bytes
 from supervisor.engine.meeting import Over, announce
-from supervisor.engine.opening import (
-    Terms,
-)
+from supervisor.engine.opening import Terms
 from supervisor.engine.place import Options, Stand, find_stand
 from supervisor.engine.world import World
 from supervisor.errors import ExitCode, SupervisorError

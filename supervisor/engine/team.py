@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -245,8 +244,8 @@ class Team:
         """Name of each rank's machine; nothing where there is only one."""
         if self.crew is None:
             return {}
-        processes, own = len(self.node.memory.ranks), os.uname().nodename
-        found = dict.fromkeys(range(processes), own)
+        processes = len(self.node.memory.ranks)
+        found = dict.fromkeys(range(processes), self.name)
         for node in self.crew.counted:
             first = self.crew.rank_of(node) * processes
             found |= dict.fromkeys(range(first, first + processes), self.crew.host_of(node))
@@ -297,7 +296,7 @@ class Team:
         if verdict.cause is not Cause.GPU_FAULT:
             return ()
         faulty = [self.name if host is None else host for host, _ in self.gpu_faults()]
-        named = self.name if self.crew is None or not verdict.node else self.crew.name_of(verdict.node)
+        named = self.name if self.crew is None or not verdict.node else self.crew.host_of(verdict.node)
         return tuple(faulty or [named])
 
     @property

@@ -79,14 +79,6 @@ class Adaptation:
                 merged.append((first, last))
         return replace(self, skip=tuple(merged))
 
-    def skips(self, step: int) -> bool:
-        """Whether the data of a step is passed over.
-
-        >>> [Adaptation(skip=((7, 8),)).skips(step) for step in (6, 7, 8, 9)]
-        [False, True, True, False]
-        """
-        return any(first <= step <= last for first, last in self.skip)
-
 
 def _ranges(value: object) -> tuple[tuple[int, int], ...]:
     many = value if isinstance(value, list | tuple) else ()

@@ -12,7 +12,6 @@ epoch up with its first samples, and of smaller ones there is less to fill up. S
 from __future__ import annotations
 
 import functools
-import json
 import logging
 import math
 import os
@@ -20,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from supervisor.board.environment import ACCUMULATION, ADAPTED
+from supervisor.board.environment import ACCUMULATION, adapted_in
 from supervisor.errors import JobError
 from supervisor.worker.seat import seat, supervised
 
@@ -53,7 +52,7 @@ class Told:
         ... # doctest: +ELLIPSIS
         Told(micro_batch=2, accumulation=3, checkpointing=None, ...
         """
-        said = json.loads(environment.get(ADAPTED) or "{}")
+        said = adapted_in(environment)
         names = ("micro_batch", "checkpointing", "loader_workers", "pin_memory")
         accumulation = int(environment[ACCUMULATION]) if ACCUMULATION in environment else None
         return Told(accumulation=accumulation, **{name: said.get(name) for name in names})
@@ -232,13 +231,8 @@ def _check_epochs(trainer: Any) -> None:
     own = getattr(args, "supervisor_own_micro_batch", None)
     if own is None or not args.dataloader_drop_last or not hasattr(data, "__len__"):
         return
-    sizes = (
-        (own, args.supervisor_own_accumulation),
-        (
-            args.per_device_train_batch_size,
-            args.gradient_accumulation_steps,
-        ),
-    )
+    now = args.per_device_train_batch_size, args.gradient_accumulation_steps
+    sizes = (own, args.supervisor_own_accumulation), now
     steps = [max(1, math.ceil(len(data) // (size * args.world_size) / times)) for size, times in sizes]
     if steps[0] != steps[1]:
         raise JobError(

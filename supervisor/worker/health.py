@@ -12,7 +12,6 @@ data's position move on. All ranks pass over the same steps, so no collective is
 from __future__ import annotations
 
 import functools
-import json
 import math
 import os
 import time
@@ -22,7 +21,7 @@ from typing import Any
 
 import torch
 
-from supervisor.board.environment import ADAPTED, ON_NAN
+from supervisor.board.environment import ON_NAN, adapted_in
 from supervisor.board.pages import Phase
 from supervisor.worker.divergence import Detector
 from supervisor.worker.seat import Seat
@@ -36,11 +35,10 @@ LEAST_SCALE = 1.0
 def skipped_steps(environment: Mapping[str, str]) -> tuple[tuple[int, int], ...]:
     """First and last of each range of steps whose data is passed over.
 
-    >>> skipped_steps({ADAPTED: '{"micro_batch": 2, "skip": [[7, 9]]}'}), skipped_steps({})
+    >>> skipped_steps({"SUPERVISOR_ADAPTED": '{"micro_batch": 2, "skip": [[7, 9]]}'}), skipped_steps({})
     (((7, 9),), ())
     """
-    told = json.loads(environment.get(ADAPTED) or "{}")
-    return tuple((int(first), int(last)) for first, last in told.get("skip", ()))
+    return tuple((int(first), int(last)) for first, last in adapted_in(environment).get("skip", ()))
 
 
 def ends_attempts(environment: Mapping[str, str]) -> bool:

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from worker_samples import granting, make_board
+from worker_samples import granting, make_board, rank_environment
 
-from supervisor.board.environment import ACCUMULATION, ADAPTED, worker_environment
+from supervisor.board.environment import ACCUMULATION, ADAPTED
 from supervisor.errors import JobError
 from supervisor.worker import adapting
 from supervisor.worker.adapting import Told, adapt, fitting_batch
@@ -252,20 +252,7 @@ def found_by(tmp_path: Path, **told: Any) -> list[list[int]]:
     (tmp_path / "logs").mkdir()
     (tmp_path / "script.py").write_text(SCRIPT.format(tests=str(Path(__file__).parent), out=str(tmp_path / "out")))
     board = make_board(tmp_path)
-    environment = worker_environment(
-        board=board.directory,
-        run_dir=tmp_path,
-        run_id="run1",
-        attempt=1,
-        lineage=0,
-        logs=tmp_path / "logs",
-        hooks="off",
-        snapshot="auto",
-        world_size=1,
-        resume_from=None,
-        accept_changes=False,
-        **told,
-    )
+    environment = rank_environment(tmp_path, board, hooks="off", **told)
     command = [sys.executable, "-m", "supervisor.worker.bootstrap", str(tmp_path / "script.py")]
     try:
         with granting(board):

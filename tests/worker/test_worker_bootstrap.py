@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 from harness import until
-from worker_samples import make_board
+from worker_samples import make_board, rank_environment
 
-from supervisor.board.environment import PID, STACKS_SIGNAL, TICKS, WORLD_SIZE, worker_environment
+from supervisor.board.environment import PID, STACKS_SIGNAL, TICKS, WORLD_SIZE
 from supervisor.board.pages import Phase
 from supervisor.board.store import Board
 from supervisor.launch.processes import signals_blocked
@@ -40,19 +40,7 @@ def start(tmp_path: Path, board: Board) -> Iterator[Start]:
 
     def begin(source: str, *arguments: str, module: str | None = None, **more: str) -> subprocess.Popen[bytes]:
         (tmp_path / "program.py").write_text(dedent(source))
-        told = worker_environment(
-            board=board.directory,
-            run_dir=tmp_path,
-            run_id="run1",
-            attempt=1,
-            lineage=0,
-            logs=tmp_path / "logs",
-            hooks="auto",
-            snapshot="auto",
-            world_size=1,
-            resume_from=None,
-            accept_changes=False,
-        )
+        told = rank_environment(tmp_path, board)
         program = module or str(tmp_path / "program.py")
         with signals_blocked():
             process = subprocess.Popen(

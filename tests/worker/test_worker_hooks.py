@@ -12,9 +12,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from worker_samples import granting, make_board
+from worker_samples import granting, make_board, rank_environment
 
-from supervisor.board.environment import worker_environment
 from supervisor.board.pages import Phase
 from supervisor.board.slots import SlotReader
 from supervisor.board.store import Board
@@ -59,19 +58,7 @@ def board(tmp_path: Path) -> Iterator[Board]:
 
 def test_the_first_trainer_of_a_script_is_supervised_and_the_second_is_not(tmp_path: Path, board: Board) -> None:
     (tmp_path / "script.py").write_text(SCRIPT.format(tests=str(Path(__file__).parent), out=str(tmp_path / "out")))
-    told = worker_environment(
-        board=board.directory,
-        run_dir=tmp_path,
-        run_id="run1",
-        attempt=1,
-        lineage=0,
-        logs=tmp_path / "logs",
-        hooks="auto",
-        snapshot="auto",
-        world_size=1,
-        resume_from=None,
-        accept_changes=False,
-    )
+    told = rank_environment(tmp_path, board)
     command = [sys.executable, "-m", "supervisor.worker.bootstrap", str(tmp_path / "script.py")]
     with granting(board) as asked:
         done = subprocess.run(command, env={**os.environ, **told}, check=False, timeout=120)

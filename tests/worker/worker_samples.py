@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from supervisor.board.environment import ATTEMPT, BOARD, LINEAGE, WORLD_SIZE
+from supervisor.board.environment import ATTEMPT, BOARD, LINEAGE, WORLD_SIZE, worker_environment
 from supervisor.board.pages import Orders, Reply
 from supervisor.board.store import Board
 from supervisor.errors import MachineError
@@ -62,6 +62,24 @@ def make_board(root: Path, ranks: int = 1) -> Board:
     made = Board("run1", ranks, [root], lambda _: FREE_BYTES)
     made.control.give_orders(Orders(attempt=1))
     return made
+
+
+def rank_environment(root: Path, board: Board, hooks: str = "auto", **more: Any) -> dict[str, str]:
+    """What the only rank of a run below `root` is started with, this process being its supervisor."""
+    return worker_environment(
+        board=board.directory,
+        run_dir=root,
+        run_id="run1",
+        attempt=1,
+        lineage=0,
+        logs=root / "logs",
+        hooks=hooks,
+        snapshot="auto",
+        world_size=1,
+        resume_from=None,
+        accept_changes=False,
+        **more,
+    )
 
 
 @contextmanager

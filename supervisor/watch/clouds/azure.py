@@ -37,11 +37,10 @@ def read_events(answer: Answer, own: str, now_s: float) -> Reading:
     Source:
         "Azure Metadata Service: Scheduled Events for Linux VMs": NotBefore is blank once an event has started.
     """
-    told = parsed(answer)
-    events = told.get("Events") if isinstance(told, dict) else None
-    if answer.status != 200 or not isinstance(events, list):
+    events = _events(answer)
+    if answer.status != 200 or events is None:
         return unexpected("scheduledevents", answer)
-    ours = [event for event in events if isinstance(event, dict) and own.lower() in _resources(event)]
+    ours = [event for event in events if own.lower() in _resources(event)]
     return tuple(_notice(event, answer, now_s) for event in ours[:MOST])
 
 
@@ -60,10 +59,14 @@ def read_sole(answer: Answer, own: str) -> frozenset[str]:
         answer: as for `read_events`.
         own: name of this machine.
     """
+    return frozenset(str(e.get("EventId")) for e in _events(answer) or () if _resources(e) == {own.lower()})
+
+
+def _events(answer: Answer) -> list[dict[str, Any]] | None:
+    """Those that an answer lists; None if it lists none."""
     told = parsed(answer)
     events = told.get("Events") if isinstance(told, dict) else None
-    found = events if isinstance(events, list) else []
-    return frozenset(str(e.get("EventId")) for e in found if isinstance(e, dict) and _resources(e) == {own.lower()})
+    return [one for one in events if isinstance(one, dict)] if isinstance(events, list) else None
 
 
 def _resources(event: Mapping[str, Any]) -> set[str]:
