@@ -155,19 +155,25 @@ class Service(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(content)
 
-    # -- AWS, IMDSv2
-
-    def aws(self) -> None:
-        header, fake = "X-aws-ec2-metadata-token", self.fake
+    def has_token(self, header: str) -> bool:
+        """Whether a question comes with a token that is good; else it has been answered: with one, or a refusal."""
         if self.command == "PUT" and self.path == "/latest/api/token":
             life = self.headers.get(f"{header}-ttl-seconds")
             if life is None or not life.isdigit() or not 1 <= int(life) <= 21600:
                 self.reply(400, HTML.format("400 - Bad Request"), {"Content-Type": "text/html"})
             else:
-                self.reply(200, fake.token(float(life)), {f"{header}-ttl-seconds".title(): life})
-            return
-        if not fake.knows(self.headers.get(header)):
+                self.reply(200, self.fake.token(float(life)), {f"{header}-ttl-seconds".title(): life})
+            return False
+        if not self.fake.knows(self.headers.get(header)):
             self.reply(401, HTML.format("401 - Unauthorized"), {"Content-Type": "text/html"})
+            return False
+        return True
+
+    # -- AWS, IMDSv2
+
+    def aws(self) -> None:
+        fake = self.fake
+        if not self.has_token("X-aws-ec2-metadata-token"):
             return
         facts = {
             "/latest/meta-data/spot/instance-action": "action",
@@ -245,16 +251,10 @@ class Service(BaseHTTPRequestHandler):
     # -- Alibaba
 
     def alibaba(self) -> None:
-        header, fake = "X-aliyun-ecs-metadata-token", self.fake
-        if self.command == "PUT" and self.path == "/latest/api/token":
-            life = self.headers.get(f"{header}-ttl-seconds")
-            if life is None or not life.isdigit() or not 1 <= int(life) <= 21600:
-                self.reply(400, HTML.format("400 - Bad Request"), {"Content-Type": "text/html"})
-            else:
-                self.reply(200, fake.token(float(life)), {f"{header}-ttl-seconds".title(): life})
-        elif not fake.knows(self.headers.get(header)):
-            self.reply(401, HTML.format("401 - Unauthorized"), {"Content-Type": "text/html"})
-        elif self.path == "/latest/meta-data/instance/spot/termination-time" and fake.fact("termination"):
+        fake = self.fake
+        if not self.has_token("X-aliyun-ecs-metadata-token"):
+            return
+        if self.path == "/latest/meta-data/instance/spot/termination-time" and fake.fact("termination"):
             self.reply(200, str(fake.fact("termination")))
         else:
             self.reply(404, HTML.format("404 - Not Found"), {"Content-Type": "text/html"})
