@@ -83,8 +83,8 @@ def run(
     from supervisor.engine.running import listen_early
 
     inbox = listen_early()
+    from supervisor.engine.members.place import Options
     from supervisor.engine.opening import Terms
-    from supervisor.engine.place import Options
     from supervisor.engine.running import run as run_job
     from supervisor.job import load_job
     from supervisor.report.display import display
@@ -116,8 +116,8 @@ def submit(
     """Submit JOB to SLURM, and print the job's id."""
     from time import sleep
 
+    from supervisor.engine.commands.submitting import submit as submit_job
     from supervisor.engine.opening import Terms
-    from supervisor.engine.submitting import submit as submit_job
 
     made = submit_job(job, overrides, sweeps, Terms(**terms), dry_run=dry_run, wait=sleep)
     for remark in made.remarks:
@@ -134,7 +134,7 @@ def submit(
 @_SWEEP
 def prefetch(job: Path, overrides: tuple[str, ...], sweeps: tuple[str, ...]) -> None:
     """Bring model and data here, for compute nodes without internet."""
-    from supervisor.engine.prefetching import prefetch as bring
+    from supervisor.engine.commands.prefetching import prefetch as bring
 
     for marker in bring(job, overrides, sweeps):
         click.echo(f"all is here ({marker}); the job will not ask the hub", err=True)
@@ -146,7 +146,7 @@ def prefetch(job: Path, overrides: tuple[str, ...], sweeps: tuple[str, ...]) -> 
 @_JSON
 def plan(job: Path, overrides: tuple[str, ...], as_json: bool) -> None:
     """Print what `run` would do, and do nothing."""
-    from supervisor.engine.planning import plan as make_plan
+    from supervisor.engine.commands.planning import plan as make_plan
     from supervisor.job import load_job
 
     made = make_plan(load_job(job, overrides))
@@ -190,7 +190,7 @@ def why(run_dir: Path, as_json: bool) -> None:
 @_JSON
 def verify(run_dir: Path, as_json: bool) -> None:
     """Each checkpoint: intact, torn (and why), foreign."""
-    from supervisor.engine.inspecting import inspect
+    from supervisor.engine.commands.inspecting import inspect
 
     told = inspect(run_dir)
     if as_json:
@@ -204,7 +204,7 @@ def verify(run_dir: Path, as_json: bool) -> None:
 @click.option("--wait/--no-wait", default=True, help="Wait until the run has stopped (default).")
 def stop(run_dir: Path, wait: bool) -> None:
     """Ask the run to drain and stay stopped."""
-    from supervisor.engine.stopping import stop as ask
+    from supervisor.engine.commands.stopping import stop as ask
 
     click.echo(ask(run_dir, wait=wait), err=True)
 

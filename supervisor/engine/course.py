@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from supervisor.engine.allocation import Allocation
-from supervisor.engine.checkpoints import Checkpoints
 from supervisor.engine.ending import leave
 from supervisor.engine.progress import known
+from supervisor.engine.state.checkpoints import Checkpoints
 from supervisor.engine.wishes import Wishes
 from supervisor.errors import ExitCode
 from supervisor.job import Job, Off

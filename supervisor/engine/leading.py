@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from supervisor.board.store import Board, left_behind, remove_boards
-from supervisor.engine.crew import Crew
-from supervisor.engine.joining import said_of, unlike
 from supervisor.engine.loop import Loop
 from supervisor.engine.machine import board_roots, room
-from supervisor.engine.meeting import announce
-from supervisor.engine.memory import Memory
-from supervisor.engine.messages import Wanted
+from supervisor.engine.members.crew import Crew
+from supervisor.engine.members.joining import said_of, unlike
+from supervisor.engine.members.meeting import announce
+from supervisor.engine.members.messages import Wanted
+from supervisor.engine.members.place import Stand
 from supervisor.engine.opening import (
     Terms,
     admit,
@@ -30,8 +30,8 @@ from supervisor.engine.opening import (
     is_done,
     open_run,
 )
-from supervisor.engine.place import Stand
-from supervisor.engine.predecessor import end_supervisor, end_workers
+from supervisor.engine.ranks.predecessor import end_supervisor, end_workers
+from supervisor.engine.state.memory import Memory
 from supervisor.engine.world import World
 from supervisor.errors import DiskError, ExitCode, JobError, MachineError, SupervisorError
 from supervisor.job import Job, check_program

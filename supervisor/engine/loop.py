@@ -15,27 +15,27 @@ from supervisor.board.pages import Beat
 from supervisor.checkpoint.sweep import sweep_partials
 from supervisor.engine.allocation import Allocation
 from supervisor.engine.attempt import AttemptOrder, Start
-from supervisor.engine.checkpoints import Checkpoints
-from supervisor.engine.commits import Committer
 from supervisor.engine.course import Course
-from supervisor.engine.crew import Crew
 from supervisor.engine.disk import Disk
-from supervisor.engine.diverging import Diverging
 from supervisor.engine.ending import explained
-from supervisor.engine.gpus import Gpus
-from supervisor.engine.memory import Memory
-from supervisor.engine.node import Node
+from supervisor.engine.members.crew import Crew
+from supervisor.engine.members.team import Team
 from supervisor.engine.opening import as_mapping
-from supervisor.engine.origin import Origin
-from supervisor.engine.predecessor import EVIDENCE, end_workers, last_settled
 from supervisor.engine.progress import Progress, known
-from supervisor.engine.resuming import Resuming
+from supervisor.engine.ranks.gpus import Gpus
+from supervisor.engine.ranks.node import Node
+from supervisor.engine.ranks.predecessor import EVIDENCE, end_workers, last_settled
+from supervisor.engine.ranks.starting import Starter
+from supervisor.engine.ranks.vigil import Vigil
 from supervisor.engine.seeing import Sight, facts_of
-from supervisor.engine.starting import Starter
-from supervisor.engine.team import Team
+from supervisor.engine.state.checkpoints import Checkpoints
+from supervisor.engine.state.commits import Committer
+from supervisor.engine.state.diverging import Diverging
+from supervisor.engine.state.memory import Memory
+from supervisor.engine.state.origin import Origin
+from supervisor.engine.state.resuming import Resuming
 from supervisor.engine.tenure import Tenure
 from supervisor.engine.verdicts import verdict_of
-from supervisor.engine.vigil import Vigil
 from supervisor.engine.wishes import Wishes
 from supervisor.engine.world import World
 from supervisor.errors import DiskError, ExitCode

@@ -9,12 +9,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from supervisor.board.sweep import sweep_boards
-from supervisor.engine.joining import join
 from supervisor.engine.leading import lead
 from supervisor.engine.machine import board_roots, count_processes, room, spare_bytes
-from supervisor.engine.meeting import Over, announce
+from supervisor.engine.members.joining import join
+from supervisor.engine.members.meeting import Over, announce
+from supervisor.engine.members.place import Options, Stand, find_stand
 from supervisor.engine.opening import Terms
-from supervisor.engine.place import Options, Stand, find_stand
 from supervisor.engine.world import World
 from supervisor.errors import ExitCode, SupervisorError
 from supervisor.job import Job

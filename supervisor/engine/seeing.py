@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from supervisor.board.pages import Beat, Phase, Trained
-from supervisor.engine.checkpoints import Checkpoints
-from supervisor.engine.host_memory import HostMemory
-from supervisor.engine.memory import Memory
-from supervisor.engine.team import Team
+from supervisor.engine.members.team import Team
+from supervisor.engine.ranks.host_memory import HostMemory
+from supervisor.engine.state.checkpoints import Checkpoints
+from supervisor.engine.state.memory import Memory
 from supervisor.engine.wishes import Wishes
 from supervisor.job import Job, Off, Steps
 from supervisor.policy.adapt import Settings

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from supervisor.board.pages import Beat
-from supervisor.engine.node import Testimony
+from supervisor.engine.ranks.node import Testimony
 from supervisor.engine.wishes import Wishes
 from supervisor.policy.causes import Cause, Verdict
 from supervisor.policy.diagnosis import diagnose

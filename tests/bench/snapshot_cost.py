@@ -58,7 +58,7 @@ def measure(size: str, steps: int, disk: Path) -> None:
     from supervisor.board.environment import worker_environment
     from supervisor.board.pages import Orders
     from supervisor.board.store import Board
-    from supervisor.engine.memory import Memory
+    from supervisor.engine.state.memory import Memory
 
     board = Board(f"bench-{os.getpid()}", 1, [Path("/dev/shm")], lambda _: FREE_BYTES)
     memory = Memory(board, lambda _: None)

@@ -27,7 +27,7 @@ from pathlib import Path
 
 from tests.harness import PROGRAMS, Run, until
 
-#: What the issue allows [s].
+#: What is allowed [s].
 ALLOWED_S = 15.0
 ARGS = {"max_steps": 100_000, "sleep": 0.15, "rows": 4096}
 

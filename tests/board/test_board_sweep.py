@@ -15,7 +15,7 @@ from test_store import MIB, plenty, snapshot, steps
 from supervisor.board.pages import CONTROL
 from supervisor.board.store import ANONYMOUS, PREFIX, Board, board_name, left_behind, remove_boards
 from supervisor.board.sweep import sweep_boards
-from supervisor.engine.memory import peek
+from supervisor.engine.state.memory import peek
 
 SWEEPER = """
 import select, sys

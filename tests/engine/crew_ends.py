@@ -13,9 +13,9 @@ from harness import until
 
 from supervisor.board.pages import Beat, Orders
 from supervisor.engine.attempt import AttemptOrder, Start
-from supervisor.engine.crew import Crew
-from supervisor.engine.messages import SEEN, WANTED, Seen, Wanted
-from supervisor.engine.node import Testimony
+from supervisor.engine.members.crew import Crew
+from supervisor.engine.members.messages import SEEN, WANTED, Seen, Wanted
+from supervisor.engine.ranks.node import Testimony
 from supervisor.launch.command import Rendezvous
 from supervisor.link.address import Address, new_token
 from supervisor.link.events import Event, Heard, Refused

@@ -7,8 +7,8 @@ import time
 from harness import until
 
 from supervisor.engine.attempt import AttemptOrder, Start
-from supervisor.engine.crew import Crew
-from supervisor.engine.messages import Wanted
+from supervisor.engine.members.crew import Crew
+from supervisor.engine.members.messages import Wanted
 from supervisor.launch.command import Rendezvous
 from supervisor.link.address import Address, new_token
 from supervisor.link.hub import Hub

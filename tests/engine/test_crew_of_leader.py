@@ -11,10 +11,10 @@ from engine.crew_ends import Ends, ends_of, order_of
 from harness import until
 
 from supervisor.board.pages import Beat
-from supervisor.engine.crew import Crew, NoPart
-from supervisor.engine.joining import unlike
-from supervisor.engine.messages import PART, PARTED, SEEN, Seen
-from supervisor.engine.team import Team
+from supervisor.engine.members.crew import Crew, NoPart
+from supervisor.engine.members.joining import unlike
+from supervisor.engine.members.messages import PART, PARTED, SEEN, Seen
+from supervisor.engine.members.team import Team
 from supervisor.link.events import Lost
 from supervisor.link.hub import PATIENCE_S
 from supervisor.link.wire import BODY_LIMIT, Frame

@@ -18,9 +18,9 @@ from supervisor.checkpoint.commit import commit
 from supervisor.checkpoint.manifest import Health, Manifest
 from supervisor.checkpoint.parts import part_from_bytes
 from supervisor.engine.course import Course
-from supervisor.engine.diverging import TELL_S, Diverging
-from supervisor.engine.memory import Whole
-from supervisor.engine.resuming import OnDisk, look, wanted_by
+from supervisor.engine.state.diverging import TELL_S, Diverging
+from supervisor.engine.state.memory import Whole
+from supervisor.engine.state.resuming import OnDisk, look, wanted_by
 from supervisor.job import Job
 from supervisor.policy.causes import Cause, Verdict
 from supervisor.policy.divergence import Divergence

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from supervisor.board.pages import Beat, Phase
-from supervisor.engine import node
-from supervisor.engine.evidence import TAIL_BYTES, Scene, ends_of, launcher_words, reported
-from supervisor.engine.messages import SEEN, Seen
+from supervisor.engine.members.messages import SEEN, Seen
+from supervisor.engine.ranks import node
+from supervisor.engine.ranks.evidence import TAIL_BYTES, Scene, ends_of, launcher_words, reported
 from supervisor.link.wire import Frame, encode
 from supervisor.policy.causes import Cause, RankEnd
 from supervisor.policy.diagnosis import diagnose

@@ -9,7 +9,7 @@ import pytest
 from fake_driver import Driver, build, driver_in
 from harness import until
 
-from supervisor.engine.gpus import Gpus
+from supervisor.engine.ranks.gpus import Gpus
 from supervisor.policy.gpu_health import State
 from supervisor.watch.gpu_health import GpuWatch
 

@@ -14,7 +14,7 @@ from harness import until
 from memory_groups import limited, may_make_groups
 
 from supervisor.board.environment import MARKER
-from supervisor.engine.host_memory import HostMemory, holders_of
+from supervisor.engine.ranks.host_memory import HostMemory, holders_of
 from supervisor.launch.processes import kill, marked
 from supervisor.policy.memory import Sample
 from supervisor.watch.cgroups import Groups, find
@@ -151,7 +151,7 @@ INSIDE = """
 import json, os, sys
 from pathlib import Path
 (Path(sys.argv[1]) / "cgroup.procs").write_text(str(os.getpid()))
-from supervisor.engine.host_memory import HostMemory
+from supervisor.engine.ranks.host_memory import HostMemory
 from supervisor.watch.cgroups import find
 from supervisor.watch.host_memory import available_bytes, sample
 watched, kept, said = HostMemory(), [], None

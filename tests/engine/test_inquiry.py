@@ -16,7 +16,7 @@ from harness import until
 
 from supervisor.board.environment import trace_environment, trace_file, trace_pipe
 from supervisor.board.pages import Beat
-from supervisor.engine.inquiry import Accounts, Inquiry
+from supervisor.engine.ranks.inquiry import Accounts, Inquiry
 from supervisor.owner import start_ticks
 
 PROGRAM = """

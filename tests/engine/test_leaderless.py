@@ -11,8 +11,16 @@ from pathlib import Path
 import pytest
 from engine.crew_ends import NoWorkers
 
-from supervisor.engine.leaderless import NOTICE_S, STILL_S, UNKNOWN_S, Alone, LeaderWatch, commit_alone, must_act
-from supervisor.engine.messages import Wanted
+from supervisor.engine.members.leaderless import (
+    NOTICE_S,
+    STILL_S,
+    UNKNOWN_S,
+    Alone,
+    LeaderWatch,
+    commit_alone,
+    must_act,
+)
+from supervisor.engine.members.messages import Wanted
 from supervisor.errors import ExitCode
 from supervisor.journal import read
 from supervisor.lease import LEASE, Lease, LeaseRecord, acquire

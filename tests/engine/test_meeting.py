@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.engine.meeting import Over, announce, find, own_host
+from supervisor.engine.members.meeting import Over, announce, find, own_host
 from supervisor.errors import ExitCode
 from supervisor.link.address import Address, new_token
 

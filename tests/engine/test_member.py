@@ -13,8 +13,8 @@ import pytest
 from engine.crew_ends import NoWorkers, order_of
 from harness import until
 
-from supervisor.engine.member import Member
-from supervisor.engine.messages import PARTED, SEEN, WANTED, Seen, Wanted
+from supervisor.engine.members.member import Member
+from supervisor.engine.members.messages import PARTED, SEEN, WANTED, Seen, Wanted
 from supervisor.errors import ExitCode
 from supervisor.link.address import Address, new_token
 from supervisor.link.events import Heard

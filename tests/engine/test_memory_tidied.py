@@ -7,7 +7,7 @@ from pathlib import Path
 from supervisor.board.layout import SlotHeader, Tensor, image, region
 from supervisor.board.slots import SlotWriter
 from supervisor.board.store import Board
-from supervisor.engine.memory import Memory
+from supervisor.engine.state.memory import Memory
 
 IMAGES = {"t.safetensors": image([Tensor("t", "F32", (8,), 32)])}
 GEOMETRY = region(IMAGES, slots=3, json_bytes=64)

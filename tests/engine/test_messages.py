@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisor.board.pages import Beat, Phase
-from supervisor.engine import node
 from supervisor.engine.attempt import AttemptOrder, Start
-from supervisor.engine.messages import SEEN, WANTED, MessageError, Seen, Wanted, Warned
+from supervisor.engine.members.messages import SEEN, WANTED, MessageError, Seen, Wanted, Warned
+from supervisor.engine.ranks import node
 from supervisor.launch.command import Rendezvous
 from supervisor.link.wire import HEAD_LIMIT, Decoder, Frame, encode
 from supervisor.policy.adapt import Adaptation

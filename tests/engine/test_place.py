@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from supervisor.engine.place import Options, Stand, find_stand
+from supervisor.engine.members.place import Options, Stand, find_stand
 from supervisor.errors import SupervisorError
 from supervisor.job import Job
 

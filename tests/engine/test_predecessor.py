@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from supervisor.engine.predecessor import end_supervisor
+from supervisor.engine.ranks.predecessor import end_supervisor
 from supervisor.owner import Owner, start_ticks, this_process
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from supervisor.board.pages import Beat, Control
-from supervisor.engine.starting import AUTO_AFTER_S, AUTO_SPARE_BYTES, PROCESS_BYTES, Starter
+from supervisor.engine.ranks.starting import AUTO_AFTER_S, AUTO_SPARE_BYTES, PROCESS_BYTES, Starter
 from supervisor.engine.world import World
 from supervisor.job import Job
 from supervisor.watch.signals import Inbox

@@ -15,8 +15,8 @@ import pytest
 import yaml
 from harness import PROGRAMS
 
+from supervisor.engine.commands.submitting import Submission, submit
 from supervisor.engine.opening import Terms
-from supervisor.engine.submitting import Submission, submit
 from supervisor.errors import GaveUpError, JobError, MachineError, OwnedError
 from supervisor.job import load_job, mathematics
 from supervisor.lease import LEASE, LeaseRecord, acquire

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from supervisor.board.pages import Beat
-from supervisor.engine import node
+from supervisor.engine.ranks import node
 from supervisor.engine.verdicts import verdict_of
 from supervisor.policy.causes import Cause, RankEnd, Verdict
 from supervisor.policy.lifecycle import Wish

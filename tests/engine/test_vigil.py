@@ -11,7 +11,7 @@ import pytest
 
 from supervisor.board.pages import Beat, Phase
 from supervisor.engine.disk import Disk
-from supervisor.engine.vigil import LIMIT_S, Vigil
+from supervisor.engine.ranks.vigil import LIMIT_S, Vigil
 from supervisor.policy.causes import Cause, Verdict
 from supervisor.policy.stalls import Account
 

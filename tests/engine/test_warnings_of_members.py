@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from engine.crew_ends import ends_of
 
-from supervisor.engine.messages import Seen, Warned
-from supervisor.engine.warnings import Warnings
+from supervisor.engine.members.messages import Seen, Warned
+from supervisor.engine.members.warnings import Warnings
 from supervisor.policy.notices import Notice, Withdrawn
 
 SPOT = Warned(cloud="aws", kind="spot instance-action stop", detail="{}", key="spot", urgent=True, left_s=120.0)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from harness import until
 
-from supervisor.engine.meeting import Over, announce
-from supervisor.engine.place import Stand
-from supervisor.engine.whereabouts import Whereabouts
+from supervisor.engine.members.meeting import Over, announce
+from supervisor.engine.members.place import Stand
+from supervisor.engine.members.whereabouts import Whereabouts
 from supervisor.errors import ExitCode
 from supervisor.link.address import Address, new_token
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from harness import until
 
-from supervisor.engine.joining import warning
+from supervisor.engine.members.joining import warning
 from supervisor.engine.wishes import Wishes
 from supervisor.policy.lifecycle import Wish
 from supervisor.policy.notices import Notice

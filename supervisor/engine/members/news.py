@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from supervisor.engine.messages import Seen
+from supervisor.engine.members.messages import Seen
 
 T = TypeVar("T")
 

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 
 from supervisor.board.pages import Beat, Orders
 from supervisor.engine.attempt import AttemptOrder
-from supervisor.engine.gang import Workers
-from supervisor.engine.gpus import Gpus
-from supervisor.engine.host_memory import HostMemory, holders_of
-from supervisor.engine.inquiry import Accounts, Inquiry
-from supervisor.engine.memory import Memory
-from supervisor.engine.resuming import leave_note
-from supervisor.engine.starting import Starter
+from supervisor.engine.ranks.gang import Workers
+from supervisor.engine.ranks.gpus import Gpus
+from supervisor.engine.ranks.host_memory import HostMemory, holders_of
+from supervisor.engine.ranks.inquiry import Accounts, Inquiry
+from supervisor.engine.ranks.starting import Starter
+from supervisor.engine.state.memory import Memory
+from supervisor.engine.state.resuming import leave_note
 from supervisor.errors import SupervisorError
 from supervisor.owner import start_ticks
 from supervisor.policy.causes import RankEnd

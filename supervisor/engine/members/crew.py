@@ -9,11 +9,11 @@ from typing import Any
 from supervisor.board.pages import Beat
 from supervisor.board.slots import Identity
 from supervisor.engine.attempt import AttemptOrder
-from supervisor.engine.gathering import Gathering, NoPart
-from supervisor.engine.messages import PART, PARTED, SEEN, WANTED, MessageError, Seen, Wanted
-from supervisor.engine.news import News
-from supervisor.engine.node import Testimony
-from supervisor.engine.warnings import Warnings
+from supervisor.engine.members.gathering import Gathering, NoPart
+from supervisor.engine.members.messages import PART, PARTED, SEEN, WANTED, MessageError, Seen, Wanted
+from supervisor.engine.members.news import News
+from supervisor.engine.members.warnings import Warnings
+from supervisor.engine.ranks.node import Testimony
 from supervisor.errors import ExitCode
 from supervisor.link.events import Event, Heard, Joined, Lost
 from supervisor.link.hub import Hub

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from supervisor.engine.commands.sweeping import runs_of
 from supervisor.engine.opening import Terms, check_directory, check_terms, history, write_whole
-from supervisor.engine.sweeping import runs_of
 from supervisor.errors import JobError
 from supervisor.job import Job, check_program, is_ours, load_job, resolved_yaml
 

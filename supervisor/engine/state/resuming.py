@@ -14,9 +14,9 @@ from supervisor.checkpoint.inventory import Found, newest_intact, promising
 from supervisor.checkpoint.manifest import Manifest
 from supervisor.checkpoint.refusals import naming
 from supervisor.checkpoint.verify import Foreign, Intact, Torn
-from supervisor.engine.assembly import Contents, TornSnapshotError, contents, sources_of
 from supervisor.engine.attempt import AttemptOrder, Start
-from supervisor.engine.memory import Memory, Whole
+from supervisor.engine.state.assembly import Contents, TornSnapshotError, contents, sources_of
+from supervisor.engine.state.memory import Memory, Whole
 from supervisor.errors import JobError
 from supervisor.policy.batch import Batch, accumulation_for, override_for
 from supervisor.policy.ledger import Ledger

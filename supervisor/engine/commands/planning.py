@@ -14,9 +14,9 @@ from supervisor.checkpoint.inventory import Found, newest_intact
 from supervisor.checkpoint.verify import Intact
 from supervisor.engine.attempt import AttemptOrder, Start
 from supervisor.engine.machine import board_roots, count_processes, room, spare_bytes
-from supervisor.engine.memory import Whole, peek
 from supervisor.engine.opening import Terms, check_terms, history, is_done
-from supervisor.engine.resuming import diverged_ones, torn_ones, wanted_by
+from supervisor.engine.state.memory import Whole, peek
+from supervisor.engine.state.resuming import diverged_ones, torn_ones, wanted_by
 from supervisor.engine.world import World, attempt_command
 from supervisor.job import Job, Steps, check_program
 from supervisor.launch.command import Rendezvous

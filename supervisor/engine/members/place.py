@@ -7,7 +7,7 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from supervisor.engine.meeting import own_host
+from supervisor.engine.members.meeting import own_host
 from supervisor.errors import JobError, MachineError
 from supervisor.job import Job
 from supervisor.launch.slurm import addresses, incarnation, place

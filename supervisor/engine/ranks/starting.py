@@ -19,7 +19,7 @@ from supervisor.board.environment import marker
 from supervisor.board.gate import Gate
 from supervisor.board.pages import Beat, Control
 from supervisor.engine.attempt import AttemptOrder
-from supervisor.engine.gang import Workers
+from supervisor.engine.ranks.gang import Workers
 from supervisor.engine.world import World, attempt_command
 from supervisor.job import Job
 from supervisor.launch.processes import Children

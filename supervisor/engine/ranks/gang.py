@@ -11,7 +11,7 @@ from pathlib import Path
 from supervisor.board.environment import MARKER
 from supervisor.board.pages import Beat, Phase
 from supervisor.engine.disk import Disk, Pending
-from supervisor.engine.evidence import Scene, ends_of, launcher_words
+from supervisor.engine.ranks.evidence import Scene, ends_of, launcher_words
 from supervisor.launch.command import Launch
 from supervisor.launch.exits import exit_of
 from supervisor.launch.processes import Children, kill, marked, spawn

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from supervisor.engine.assembly import sources_of
-from supervisor.engine.commits import Answer, Committer, Order
-from supervisor.engine.memory import Memory, Whole
-from supervisor.engine.team import Team
+from supervisor.engine.members.team import Team
+from supervisor.engine.state.assembly import sources_of
+from supervisor.engine.state.commits import Answer, Committer, Order
+from supervisor.engine.state.memory import Memory, Whole
 from supervisor.policy.causes import Cause
 from supervisor.policy.lifecycle import Gang
 from supervisor.policy.schedule import Period, Steps, commit_due

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from supervisor.board.pages import Beat
-from supervisor.engine.memory import Whole
+from supervisor.engine.state.memory import Whole
 from supervisor.policy.causes import Cause, Verdict
 from supervisor.policy.divergence import Divergence
 from supervisor.policy.ledger import Ledger

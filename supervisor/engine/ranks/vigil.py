@@ -17,7 +17,7 @@ from typing import Any
 
 from supervisor.board.pages import Beat, Phase
 from supervisor.engine.disk import Disk, Pending
-from supervisor.engine.team import Team
+from supervisor.engine.members.team import Team
 from supervisor.policy.causes import Cause, Verdict
 from supervisor.policy.patience import FIRST_STEPS, UNSEEN_LATE_S, Doing, Patience
 from supervisor.policy.silence import Pulse, Silence

@@ -18,7 +18,7 @@ from typing import Any, TypeVar, get_args, get_type_hints
 from supervisor.board.pages import Beat, Phase
 from supervisor.board.slots import Identity
 from supervisor.engine.attempt import AttemptOrder, Start
-from supervisor.engine.node import Testimony
+from supervisor.engine.ranks.node import Testimony
 from supervisor.launch.command import Rendezvous
 from supervisor.policy.adapt import Adaptation
 from supervisor.policy.causes import RankEnd

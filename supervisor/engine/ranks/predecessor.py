@@ -6,8 +6,8 @@ import time
 from pathlib import Path
 
 from supervisor.board.environment import MARKER
-from supervisor.engine.memory import Memory
 from supervisor.engine.progress import last_step
+from supervisor.engine.state.memory import Memory
 from supervisor.errors import MachineError
 from supervisor.launch.processes import kill, marked
 from supervisor.owner import Life, Owner, life

@@ -12,13 +12,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from supervisor.checkpoint.parts import Part
-from supervisor.engine.assembly import TornSnapshotError, share_of, sources_of
 from supervisor.engine.disk import attended
-from supervisor.engine.gathering import TOLD
-from supervisor.engine.memory import Memory, Whole
-from supervisor.engine.messages import PART, PARTED, SEEN, WANTED, Seen, Wanted, Warned
-from supervisor.engine.node import Granted, Node, Testimony, first_orders
-from supervisor.engine.team import JOIN_S
+from supervisor.engine.members.gathering import TOLD
+from supervisor.engine.members.messages import PART, PARTED, SEEN, WANTED, Seen, Wanted, Warned
+from supervisor.engine.members.team import JOIN_S
+from supervisor.engine.ranks.node import Granted, Node, Testimony, first_orders
+from supervisor.engine.state.assembly import TornSnapshotError, share_of, sources_of
+from supervisor.engine.state.memory import Memory, Whole
 from supervisor.errors import ExitCode, MachineError, SupervisorError
 from supervisor.link.events import Event, Heard, Joined, Lost, Refused
 from supervisor.link.hub import PATIENCE_S, PUMP_S

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from supervisor.engine.commands.prefetching import is_prefetched
+from supervisor.engine.commands.sweeping import Run, runs_of
 from supervisor.engine.opening import Terms, check_directory, check_terms, history, is_done, write_whole
-from supervisor.engine.prefetching import is_prefetched
-from supervisor.engine.sweeping import Run, runs_of
 from supervisor.errors import DiskError, JobError, OwnedError
 from supervisor.job import Job, check_program, load_job
 from supervisor.job.file import apply_override, read_document

@@ -11,7 +11,7 @@ from supervisor.checkpoint.inventory import Found, survey
 from supervisor.checkpoint.manifest import Manifest
 from supervisor.checkpoint.verify import Foreign, Intact, Torn
 from supervisor.engine.opening import history
-from supervisor.engine.resuming import torn_ones, wanted_by
+from supervisor.engine.state.resuming import torn_ones, wanted_by
 from supervisor.errors import JobError
 from supervisor.job import read_resolved
 from supervisor.report.find import check_run

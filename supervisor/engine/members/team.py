@@ -9,12 +9,12 @@ from typing import TypeVar
 
 from supervisor.board.pages import Beat
 from supervisor.board.slots import Identity
-from supervisor.engine.assembly import Share
 from supervisor.engine.attempt import AttemptOrder
-from supervisor.engine.crew import Crew
 from supervisor.engine.disk import attended
-from supervisor.engine.gathering import NoPart
-from supervisor.engine.node import Node, Testimony, first_orders
+from supervisor.engine.members.crew import Crew
+from supervisor.engine.members.gathering import NoPart
+from supervisor.engine.ranks.node import Node, Testimony, first_orders
+from supervisor.engine.state.assembly import Share
 from supervisor.link.hub import PUMP_S
 from supervisor.policy.causes import Cause, Verdict
 from supervisor.policy.crew import attendance, together

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from supervisor.engine.messages import Warned
+from supervisor.engine.members.messages import Warned
 from supervisor.policy.notices import Notice, Withdrawn
 
 

@@ -21,7 +21,7 @@ from supervisor.checkpoint.final import write_final
 from supervisor.checkpoint.parts import part_from_range
 from supervisor.checkpoint.retain import NotDeleted, delete, to_delete
 from supervisor.checkpoint.verify import Intact, read_manifest
-from supervisor.engine.assembly import Share, Source, TornSnapshotError, contents
+from supervisor.engine.state.assembly import Share, Source, TornSnapshotError, contents
 
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json", "model.safetensors")
 

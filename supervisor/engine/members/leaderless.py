@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import Any
 
 from supervisor.engine.allocation import Allocation
-from supervisor.engine.assembly import sources_of
-from supervisor.engine.commits import Answer, Committer, Order
 from supervisor.engine.ending import strikes
-from supervisor.engine.messages import Wanted
-from supervisor.engine.node import Node
+from supervisor.engine.members.messages import Wanted
+from supervisor.engine.ranks.node import Node
+from supervisor.engine.state.assembly import sources_of
+from supervisor.engine.state.commits import Answer, Committer, Order
 from supervisor.errors import DiskError, ExitCode, SupervisorError
 from supervisor.journal import Journal
 from supervisor.launch.slurm import Incarnation

@@ -15,7 +15,7 @@ from typing import Any
 from supervisor.board.slots import SlotReader, Snapshot
 from supervisor.checkpoint.manifest import Health
 from supervisor.checkpoint.parts import Part, part_from_bytes, part_from_range
-from supervisor.engine.memory import Memory, Whole
+from supervisor.engine.state.memory import Memory, Whole
 from supervisor.errors import DiskError
 
 

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, field
 
 from supervisor.checkpoint.parts import part_from_bytes
-from supervisor.engine.assembly import Share
+from supervisor.engine.state.assembly import Share
 from supervisor.link.wire import Frame
 
 #: What they may take of the leader's memory [bytes]. In data-parallel training a rank's own part is some kilobytes.

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from supervisor.engine.disk import Disk, Pending
-from supervisor.engine.meeting import Over, find
-from supervisor.engine.place import Stand
+from supervisor.engine.members.meeting import Over, find
+from supervisor.engine.members.place import Stand
 from supervisor.link.address import Address
 
 T = TypeVar("T")

@@ -12,17 +12,17 @@ from typing import Any
 
 from supervisor import __version__
 from supervisor.board.store import Board
-from supervisor.engine.gpus import Gpus
-from supervisor.engine.leaderless import LeaderWatch, commit_alone, must_act
-from supervisor.engine.meeting import own_host
-from supervisor.engine.member import Member
-from supervisor.engine.memory import Memory
-from supervisor.engine.messages import Wanted, Warned
-from supervisor.engine.node import Node
-from supervisor.engine.place import Stand
-from supervisor.engine.predecessor import end_workers
-from supervisor.engine.starting import Starter
-from supervisor.engine.whereabouts import Whereabouts
+from supervisor.engine.members.leaderless import LeaderWatch, commit_alone, must_act
+from supervisor.engine.members.meeting import own_host
+from supervisor.engine.members.member import Member
+from supervisor.engine.members.messages import Wanted, Warned
+from supervisor.engine.members.place import Stand
+from supervisor.engine.members.whereabouts import Whereabouts
+from supervisor.engine.ranks.gpus import Gpus
+from supervisor.engine.ranks.node import Node
+from supervisor.engine.ranks.predecessor import end_workers
+from supervisor.engine.ranks.starting import Starter
+from supervisor.engine.state.memory import Memory
 from supervisor.engine.wishes import Wishes
 from supervisor.engine.world import World
 from supervisor.errors import ExitCode

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from supervisor.engine.assembly import TornSnapshotError
 from supervisor.engine.attempt import Start
-from supervisor.engine.checkpoints import Checkpoints
-from supervisor.engine.commits import write_final_from
-from supervisor.engine.resuming import OnDisk, Resuming
+from supervisor.engine.state.assembly import TornSnapshotError
+from supervisor.engine.state.checkpoints import Checkpoints
+from supervisor.engine.state.commits import write_final_from
+from supervisor.engine.state.resuming import OnDisk, Resuming
 from supervisor.errors import DiskError
 from supervisor.policy.batch import Batch
 from supervisor.policy.causes import Cause

@@ -1,0 +1,1 @@
+"""Several nodes: the leader's side, a member's side, and what the two tell each other."""

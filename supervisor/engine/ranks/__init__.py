@@ -1,0 +1,1 @@
+"""The ranks of one node: started, watched, asked, ended, and what they left behind."""
