@@ -19,9 +19,8 @@ from pathlib import Path
 from supervisor.checkpoint.commit import Committed, commit
 from supervisor.checkpoint.final import write_final
 from supervisor.checkpoint.parts import part_from_range
-from supervisor.checkpoint.retain import NotDeleted, delete, to_delete
-from supervisor.checkpoint.verify import Intact, read_manifest
 from supervisor.engine.state.assembly import Share, Source, TornSnapshotError, contents
+from supervisor.engine.state.retention import retain
 
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json", "model.safetensors")
 
@@ -168,18 +167,7 @@ class Committer:
             except Exception as error:
                 final_problem = f"final/ could not be written: {error}"
         try:
-            problem = self._retain()
+            problem = retain(self._run_dir, self._run_id, self._keep_last)
         except Exception as error:
             problem = f"{type(error).__name__}: {error}"
         return Answer(order, committed, problem, final_problem=final_problem)
-
-    def _retain(self) -> str | None:
-        intact, diverged = [], set()
-        for path in (self._run_dir / "checkpoints").glob("checkpoint-*"):
-            verdict = read_manifest(path, self._run_id)
-            if isinstance(verdict, Intact):
-                intact.append((verdict.manifest.lineage, verdict.manifest.step, path))
-                diverged |= {path} if verdict.manifest.health.diverged else set()
-        outcomes = [delete(path) for path in to_delete(intact, self._keep_last, diverged=diverged)]
-        problems = [f"{o.path.name} could not be removed: {o.reason}" for o in outcomes if isinstance(o, NotDeleted)]
-        return "; ".join(problems) or None
