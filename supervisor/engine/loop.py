@@ -34,6 +34,7 @@ from supervisor.engine.state.diverging import Diverging
 from supervisor.engine.state.memory import Memory
 from supervisor.engine.state.origin import Origin
 from supervisor.engine.state.resuming import Resuming
+from supervisor.engine.state.retention import keep_of
 from supervisor.engine.tenure import Tenure
 from supervisor.engine.verdicts import verdict_of
 from supervisor.engine.wishes import Wishes
@@ -139,7 +140,7 @@ class Loop:
                 run_dir,
                 self.run_id,
                 self.memory.board.directory,
-                keep_last=self.job.checkpoint.keep_last,
+                keep=keep_of(self.job),
                 still_owner=self.lease.still_held,
             ),
             self._write,

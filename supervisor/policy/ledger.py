@@ -120,7 +120,7 @@ def _after(ledger: Ledger, record: Mapping[str, Any]) -> Ledger:  # noqa: PLR091
             )
         case "checkpoint_committed":
             one = (int(record.get("lineage", 0)), int(record.get("step", 0)), str(record.get("path", "")))
-            trained = record.get("reason") in ("final", "best")
+            trained = record.get("reason") in ("final", "best") and record.get("trained") is not False
             return replace(
                 ledger,
                 committed=(*ledger.committed, one),

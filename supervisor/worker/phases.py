@@ -38,7 +38,7 @@ class Phases:
         self._then = Phase.SAVING if ends else Phase.TRAINING
         if due.should_evaluate:
             self._within = Phase.SAVING if _saves(args, due) else self._then
-            self._at.publish(phase=Phase.EVALUATING)
+            self._at.announce(phase=Phase.EVALUATING)  # the supervisor may want what is being measured
         elif due.should_save or ends:
             self._at.publish(phase=Phase.SAVING)
 

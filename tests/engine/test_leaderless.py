@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from engine.crew_ends import NoWorkers
 
+from supervisor.checkpoint.retain import Keep
 from supervisor.engine.members.leaderless import (
     NOTICE_S,
     STILL_S,
@@ -124,7 +125,7 @@ def test_of_three_members_exactly_one_goes_on_without_the_leader(tmp_path: Path)
                 None,
                 received="the leader is dead",
                 tell=lambda _event, _fields: None,
-                keep_last=1,
+                keep=Keep(last=2),
             )
         )
 
@@ -153,7 +154,7 @@ def test_whoever_finds_the_run_given_back_leaves_it_alone(tmp_path: Path) -> Non
         None,
         received="the leader is dead",
         tell=lambda _event, _fields: None,
-        keep_last=1,
+        keep=Keep(last=2),
     )
     assert left == Alone(ExitCode.HANDED_BACK, secured=False)
     assert list(tmp_path.glob("journal*")) == []

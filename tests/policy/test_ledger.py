@@ -68,6 +68,7 @@ def test_checkpoints_are_remembered_whatever_becomes_of_them() -> None:
     assert ledger.committed[0] == (0, 10, "checkpoints/checkpoint-10")
     assert ledger.trained_step == 25
     assert fold([committed(9, "best")]).trained_step == 9
+    assert fold([{**committed(9, "best"), "trained": False}]).trained_step is None, "it was measured best so far"
 
 
 RUN: Record = {"event": "run_started", "run_id": "a", "mathematics": "m"}

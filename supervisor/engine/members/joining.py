@@ -23,6 +23,7 @@ from supervisor.engine.ranks.node import Node
 from supervisor.engine.ranks.predecessor import end_workers
 from supervisor.engine.ranks.starting import Starter
 from supervisor.engine.state.memory import Memory
+from supervisor.engine.state.retention import keep_of
 from supervisor.engine.wishes import Wishes
 from supervisor.engine.world import World
 from supervisor.errors import ExitCode
@@ -199,7 +200,7 @@ def _stay(
                         received=_received(member, leader, silent_s),
                         stopped=member.wish in (Wish.STOP, Wish.KILL),
                         tell=world.tell,
-                        keep_last=job.checkpoint.keep_last,
+                        keep=keep_of(job),
                     )
                     return alone.code, not alone.secured
         member.wait()

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from supervisor.checkpoint.retain import Keep
 from supervisor.engine.allocation import Allocation
 from supervisor.engine.ending import strikes
 from supervisor.engine.members.messages import Wanted
@@ -144,7 +145,7 @@ def commit_alone(
     received: str,
     stopped: bool = False,
     tell: Callable[[str, dict[str, Any]], None],
-    keep_last: int,
+    keep: Keep,
 ) -> Alone:
     """Commit what this node has, write it down, hand the job back, and leave.
 
@@ -157,7 +158,7 @@ def commit_alone(
         received: what told that the end is near, or that the leader is gone.
         stopped: whether that was a user, who wants the run to stay stopped.
         tell: shown every change, for people.
-        keep_last: checkpoints to keep.
+        keep: which checkpoints stay.
     """
     attempt = node.order.number if node.order is not None else 0
     if not _claimed(run_dir, f"leaderless-{wanted.epoch}-{attempt}", number):
@@ -184,7 +185,7 @@ def commit_alone(
         write("attempt_ended", cause=Cause.NODE_LOST.value, evidence=evidence, step=step, **lost)
     secured = True
     if whole is not None and order is not None and whole.step > 0:
-        answer = _commit(run_dir, wanted, node, keep_last)
+        answer = _commit(run_dir, wanted, node, keep)
         secured = answer is not None and answer.committed is not None
         _write_down(write, run_dir, answer)
     verdict = None if stopped else allocation.why(received)
@@ -214,7 +215,7 @@ def _claimed(run_dir: Path, name: str, number: int) -> bool:
     return True
 
 
-def _commit(run_dir: Path, wanted: Wanted, node: Node, keep_last: int) -> Answer | None:
+def _commit(run_dir: Path, wanted: Wanted, node: Node, keep: Keep) -> Answer | None:
     assert node.order is not None
     whole = node.memory.wholes()[0]
     own = range(node.order.first_rank, node.order.first_rank + node.order.processes)
@@ -222,7 +223,7 @@ def _commit(run_dir: Path, wanted: Wanted, node: Node, keep_last: int) -> Answer
         run_dir,
         wanted.run_id,
         node.memory.board.directory,
-        keep_last=keep_last,
+        keep=keep,
         still_owner=lambda: still_held_by(run_dir, wanted.epoch, wanted.token),
     )
     committer.submit(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from supervisor.engine.members.team import Team
 from supervisor.engine.state.assembly import sources_of
+from supervisor.engine.state.best import BestSoFar
 from supervisor.engine.state.commits import Answer, Committer, Order
 from supervisor.engine.state.memory import Memory, Whole
 from supervisor.policy.causes import Cause
@@ -25,7 +26,9 @@ GATHER_S = 10.0
 #: A failed periodic commit is tried again after this long at the earliest [s].
 RETRY_S = 30.0
 #: What is committed for these reasons may be tried again: nobody leaves for want of it.
-_TRAINING_GOES_ON = ("periodic", "safety")
+_TRAINING_GOES_ON = ("periodic", "safety", "evaluated")
+#: What the journal calls them.
+_CALLED = {"safety": "emergency", "evaluated": "best"}
 
 
 @dataclass(slots=True)
@@ -45,6 +48,7 @@ class Checkpoints:
         failed: the last one that had to succeed did not.
         secured_s: monotonic time at which the last one that succeeded was begun [s]; None without one.
         write_s: how long it took [s].
+        best: hears what the program measures.
     """
 
     run_dir: Path
@@ -59,10 +63,14 @@ class Checkpoints:
     failed: bool = False
     secured_s: float | None = None
     write_s: float = 0.0
+    best: BestSoFar = field(init=False)
     _order: Order | None = None  # waits for the parts of other nodes
     _aim: int = 0  # the step to come that all nodes are to spare
     _since_s: float | None = None
     _not_before_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.best = BestSoFar(self.team, self.committer.retention, self.write)
 
     @property
     def due_every(self) -> int:
@@ -76,13 +84,18 @@ class Checkpoints:
             self._since_s = now_s
 
     def due(self, settled: int, now_s: float) -> bool:
-        """Whether a periodic one is due.
+        """Whether a periodic one is due, or one for what was measured.
 
         Args:
             settled: newest step settled on all ranks, -1 while training has not begun.
             now_s: monotonic time [s].
         """
         if settled < 0 or now_s < self._not_before_s or self._since_s is None:
+            return False
+        return self.best.wanted is not None or self._due_by_period(settled, now_s)
+
+    def _due_by_period(self, settled: int, now_s: float) -> bool:
+        if self._since_s is None:
             return False
         committed = max(self.newest, 0)  # not the step resumed from: that one may be in memory only
         return commit_due(self.period, settled=settled, committed=committed, since_s=now_s - self._since_s)
@@ -98,7 +111,8 @@ class Checkpoints:
     def begin(self, reason: str, now_s: float) -> None:
         """Order a commit of the newest snapshot, or of the step that was asked for if it is still there."""
         memory = self.team.node.memory
-        whole = self._chosen(reason)
+        evaluated = self.best.find(memory) if reason == "periodic" else None
+        whole, reason = (evaluated, "evaluated") if evaluated is not None else (self._chosen(reason), reason)
         if whole is None and reason == "final":
             self.failed = True
             detail = "training ended, but its last state is not on the board any more"
@@ -108,7 +122,7 @@ class Checkpoints:
             return  # not there yet, or gone between the look and the hold; the next look finds the newer one
         if reason == "final" and not whole.trained:
             return  # the end has not arrived everywhere yet
-        if reason == "periodic" and not self.due(whole.step, now_s):
+        if reason == "periodic" and not self._due_by_period(whole.step, now_s):
             return  # the step that is due has not arrived on the board yet
         if reason == "final" and self._best_loaded(whole):
             reason = "best"
@@ -125,11 +139,12 @@ class Checkpoints:
         self.look(now_s)
 
     def look(self, now_s: float) -> None:
-        """Hand a commit over once the parts of all nodes are here.
+        """Hear what was evaluated, and hand a commit over once the parts of all nodes are here.
 
         Args:
             now_s: monotonic time [s].
         """
+        self.best.look()
         order = self._order
         if order is None:
             return
@@ -139,7 +154,7 @@ class Checkpoints:
         self._order = None
         if isinstance(shares, tuple):
             self.committer.submit(replace(order, others=shares))
-            if self.due_every or self._aim:
+            if self.due_every or self._aim or order.reason == "evaluated":
                 self.team.give_orders(taken=order.step)
             return
         self.team.give_up_gathering()
@@ -201,10 +216,12 @@ class Checkpoints:
             )
             return
         self.newest = max(self.newest, order.step)
+        self.best.committed(self.newest)
         self.secured_s, self.write_s = self.began_s, answer.committed.write_s
         if order.reason in ("final", "best"):
             self.trained = answer.final_problem is None
             self.failed = not self.trained
+            self.best.warn_if_unseen()
         self.write(
             "checkpoint_committed",
             step=order.step,
@@ -213,7 +230,8 @@ class Checkpoints:
             bytes=answer.committed.bytes,
             stall_s=order.stall_s,
             write_s=answer.committed.write_s,
-            reason="emergency" if order.reason == "safety" else order.reason,
+            reason=_CALLED.get(order.reason, order.reason),
+            **({"trained": False} if order.reason == "evaluated" else {}),  # the best one at the end is called so, too
             **({"stood_in": list(order.lost)} if order.lost else {}),
         )
         for problem in (answer.final_problem, answer.problem):

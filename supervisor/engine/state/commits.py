@@ -19,8 +19,9 @@ from pathlib import Path
 from supervisor.checkpoint.commit import Committed, commit
 from supervisor.checkpoint.final import write_final
 from supervisor.checkpoint.parts import part_from_range
+from supervisor.checkpoint.retain import Keep
 from supervisor.engine.state.assembly import Share, Source, TornSnapshotError, contents
-from supervisor.engine.state.retention import retain
+from supervisor.engine.state.retention import Retention
 
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json", "model.safetensors")
 
@@ -30,7 +31,8 @@ class Order:
     """A commit to be made.
 
     Attributes:
-        reason: ``periodic``, ``emergency``, ``final`` or ``best``.
+        reason: ``periodic``, ``safety``, ``emergency``, ``final``, ``best`` (final, and the program loaded its best
+            model), or ``evaluated`` (it was measured best so far).
         sources: the snapshot, one per rank; held until the answer.
         stall_s: what the snapshot cost training [s], None while unknown.
         world_size: ranks in all; None for those of this node.
@@ -90,13 +92,14 @@ class Committer:
 
     Attributes:
         fd: readable when an answer is there; for `select`.
+        retention: what stays after each.
     """
 
     def __init__(
-        self, run_dir: Path, run_id: str, histories: Path, *, keep_last: int, still_owner: Callable[[], None]
+        self, run_dir: Path, run_id: str, histories: Path, *, keep: Keep, still_owner: Callable[[], None]
     ) -> None:
         self._run_dir, self._run_id, self._histories = run_dir, run_id, histories
-        self._keep_last, self._still_owner = keep_last, still_owner
+        self.retention, self._still_owner = Retention(run_dir, run_id, keep), still_owner
         self._orders: queue.SimpleQueue[Order | None] = queue.SimpleQueue()
         self._answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
         self.fd, self._bell = os.pipe()
@@ -125,6 +128,7 @@ class Committer:
         self._thread.join(patience_s)
 
     def _work(self) -> None:
+        self.retention.open()
         while (order := self._orders.get()) is not None:
             self._answers.put(self._make(order))
             os.write(self._bell, b"!")
@@ -167,7 +171,7 @@ class Committer:
             except Exception as error:
                 final_problem = f"final/ could not be written: {error}"
         try:
-            problem = retain(self._run_dir, self._run_id, self._keep_last)
+            problem = self.retention.apply()
         except Exception as error:
             problem = f"{type(error).__name__}: {error}"
         return Answer(order, committed, problem, final_problem=final_problem)

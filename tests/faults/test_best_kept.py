@@ -1,0 +1,35 @@
+"""The state that was measured best is on disk, whatever the period says, and stays there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from harness import Run
+
+JOB = {
+    "launch": {"processes_per_node": 1},
+    "checkpoint": {"every": "5 steps", "snapshot": "1 step", "keep_last": 2},
+}
+ARGS = {"max_steps": 18, "eval-steps": 3, "sleep": 0.05}
+
+
+def test_the_best_evaluation_makes_a_checkpoint_of_its_step_which_outlives_the_newer_ones(tmp_path: Path) -> None:
+    # The loss falls, so the highest one is the first: the best is neither periodic nor among the last.
+    checkpoint = {**JOB["checkpoint"], "keep_best": {"metric": "eval_loss", "mode": "max"}}
+    run = Run(tmp_path, args=ARGS, job={**JOB, "checkpoint": checkpoint})
+    assert run.run() == 0, run.said()
+    best = [r for r in run.journal("checkpoint_committed") if r.fields["reason"] == "best"]
+    assert [(r.count("step"), r.fields["trained"]) for r in best] == [(3, False)]
+    kept = {p.name for p in (run.run_dir / "checkpoints").iterdir()}
+    assert kept == {"checkpoint-3", "checkpoint-15", "checkpoint-18"}
+    assert run.journal("checkpoint_committed")[-1].fields["reason"] == "final"
+    assert [r.fields["detail"] for r in run.journal("incident")] == []
+
+
+def test_a_metric_that_nobody_measures_is_named_once_with_those_that_are(tmp_path: Path) -> None:
+    checkpoint = {**JOB["checkpoint"], "keep_best": {"metric": "eval_f1"}}
+    run = Run(tmp_path, args={**ARGS, "max_steps": 6}, job={**JOB, "checkpoint": checkpoint})
+    assert run.run() == 0, run.said()
+    (incident,) = run.journal("incident")
+    detail = "checkpoint.keep_best.metric: the program does not tell eval_f1; what is measured: eval_loss"
+    assert incident.fields["detail"] == detail
