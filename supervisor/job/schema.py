@@ -149,7 +149,7 @@ class KeepBest(_Section):
 
     metric: str = Field(description="the name of a metric that the program evaluates, such as eval_loss")
     mode: Literal["min", "max"] = Field(default="min", description="min or max: which values of the metric are better")
-    count: int = Field(default=1, ge=1, description="a whole number of at least 1: how many are kept")
+    count: int = Field(default=1, ge=1, description="a whole number of at least 1: how many are kept for it")
 
 
 class Checkpoint(_Section):
@@ -164,8 +164,9 @@ class Checkpoint(_Section):
     keep_last: int = Field(
         default=3, ge=2, description="a whole number of at least 2, for if the newest is torn there must be another"
     )
-    keep_every: Annotated[Seconds | Steps, _Measure(parse_period, ("1000 steps",))] | None = Field(
-        default=None, description="null, or a period such as '1000 steps' whose checkpoints are kept for ever"
+    keep_every: Annotated[Seconds | Steps, _Measure(parse_period, ("1000 steps", "2 h"))] | None = Field(
+        default=None,
+        description="null, or a period such as '1000 steps' or '2 h': the first checkpoint of each is kept for ever",
     )
     keep_best: KeepBest | None = Field(default=None, description="null, or {metric: eval_loss, mode: min, count: 1}")
     mirror: Annotated[str, PlainValidator(_mirror), WithJsonSchema({"type": "string"})] | None = Field(
@@ -276,8 +277,6 @@ class Later:
 
 #: Every key that is accepted only with what is built; a release that builds more removes the line.
 LATER = (
-    Later("checkpoint.keep_every", (None,)),
-    Later("checkpoint.keep_best", (None,)),
     Later("checkpoint.mirror", (None,)),
     Later("start_from", (None,)),
 )
