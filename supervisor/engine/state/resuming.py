@@ -53,21 +53,23 @@ def look(
 ) -> OnDisk:
     """Verify from the newest down to the first intact checkpoint, and set aside what is torn or abandoned.
 
-    A checkpoint counts as torn only when its bytes could be read and are wrong.
+    A checkpoint counts as torn only when its bytes could be read and are wrong. What now stands under the name
+    of one that this run committed, and is none of it, is set aside too: else that step could never be committed again.
 
     Raises:
         DiskError: the directory could not be listed, or a torn checkpoint not be moved.
     """
     known = [run_dir / path for _, _, path in ledger.committed]
+    ours = {path.name for path in known}
     found = newest_intact(run_dir / "checkpoints", run_id, known, wanted_by(ledger, take_diverged=take_diverged))
     rejected, unreadable = _abandon(run_dir, found.unwanted, ledger, clock), []
     for one in found.rejected:
         match one.verdict:
-            case Torn(reason):
+            case Foreign() if one.path.name not in ours:
+                continue
+            case Torn(reason) | Foreign(reason):
                 set_aside(one.path, run_dir / "torn", reason, clock)
                 rejected.append((one.path.name, one.step, reason))
-            case Foreign():
-                continue
             case _:
                 unreadable.append(f"{one.path.name} could not be read: {_reason(one)}")
     newest, world_size, state = None, None, {}
