@@ -16,7 +16,7 @@ from xxhash import xxh3_128
 
 from supervisor.checkpoint.files import (
     OPEN_DIRECTORY,
-    PIECE_BYTES,
+    WRITEBACK_BYTES,
     MoveUnknownError,
     create_file,
     move,
@@ -119,7 +119,7 @@ def _copy(part: Part, fd: int) -> Entry:
             break
         hasher.update(piece)
         write_all(fd, piece)
-        if written - started >= PIECE_BYTES:
+        if written - started >= WRITEBACK_BYTES:
             start_writeback(fd, started, written - started)
             started = written
     if written != part.size:
