@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import signal
 from pathlib import Path
 
 from harness import Run, fill
@@ -43,3 +45,31 @@ def test_a_first_start_is_refused_where_two_checkpoints_have_no_room(tmp_path: P
     assert "two checkpoints need" in run.said()
     assert not run.board().exists()
     assert run.workers() == []
+
+
+def test_an_emergency_on_a_full_disk_takes_the_room_of_what_the_run_can_do_without(
+    tmp_path: Path, small_disk: Path, alone: Run
+) -> None:
+    job = {**ONE_PROCESS, "run_dir": str(small_disk / "run"), "checkpoint": {"every": "2 steps", "keep_last": 9}}
+    run = Run(tmp_path / "base", args=ALONE, job=job)
+    run.place("step-10")
+    run.start().wait_at("step-10", ranks=1)
+    run.wait_for_event("checkpoint_committed", 4)
+    ballast = fill(small_disk)
+    run.signal_tree(signal.SIGTERM)
+    assert run.wait() == 75, run.said()
+    ballast.unlink()
+    assert names(run) == ["checkpoint-6", "checkpoint-8", "checkpoint-9"]
+    assert run.journal("checkpoint_committed")[-1].fields["reason"] == "emergency"
+    told = run.journal("incident")[-1].fields
+    assert told["cause"] == "disk_full"
+    assert told["detail"] == ("the disk was full: checkpoint-2, checkpoint-4 had to go for the checkpoint of step 9")
+    shutil.rmtree(run.board(), ignore_errors=True)
+    run.let_go("step-10")
+    assert run.run() == 0, run.said()
+    assert run.journal("training_started")[-1].fields["step"] == 9
+    assert_same(run, alone)
+
+
+def names(run: Run) -> list[str]:
+    return sorted(path.name for path in (run.run_dir / "checkpoints").glob("checkpoint-*"))

@@ -68,6 +68,7 @@ class Checkpoints:
     _aim: int = 0  # the step to come that all nodes are to spare
     _since_s: float | None = None
     _not_before_s: float = 0.0
+    _cramped: bool = False  # the last commit found room only since something went; that is said once
 
     def __post_init__(self) -> None:
         self.best = BestSoFar(self.team, self.committer.retention, self.write)
@@ -234,6 +235,11 @@ class Checkpoints:
             **({"trained": False} if order.reason == "evaluated" else {}),  # the best one at the end is called so, too
             **({"stood_in": list(order.lost)} if order.lost else {}),
         )
+        if answer.gave and not self._cramped:
+            gone = f"the disk was full: {', '.join(answer.gave)} had to go for the checkpoint of step {order.step}"
+            decision = "the checkpoint is kept; fewer stay than `checkpoint.keep_last` says"
+            self.write("incident", cause=Cause.DISK_FULL.value, detail=gone, decision=decision)
+        self._cramped = bool(answer.gave)
         for problem in (answer.final_problem, answer.problem):
             if problem is not None:
                 self.write("incident", cause=Cause.STORAGE.value, detail=problem, decision="the checkpoint is kept")

@@ -7,7 +7,6 @@ so it works while the workers evaluate, hang, or are dead.
 
 from __future__ import annotations
 
-import errno
 import os
 import queue
 import threading
@@ -15,13 +14,17 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from supervisor.checkpoint.commit import Committed, commit
 from supervisor.checkpoint.final import write_final
 from supervisor.checkpoint.parts import part_from_range
 from supervisor.checkpoint.retain import Keep
 from supervisor.engine.state.assembly import Share, Source, TornSnapshotError, contents
+from supervisor.engine.state.full_disk import Done, is_full, with_room
 from supervisor.engine.state.retention import Retention
+
+T = TypeVar("T")
 
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json", "model.safetensors")
 
@@ -68,6 +71,7 @@ class Answer:
         problem: why not, or what went wrong after it; None if all is well.
         full: whether that was for lack of room.
         final_problem: why `final/` could not be written; None if it was, or was not due.
+        gave: names of what was deleted since the disk was full.
     """
 
     order: Order
@@ -75,6 +79,7 @@ class Answer:
     problem: str | None
     full: bool = False
     final_problem: str | None = None
+    gave: tuple[str, ...] = ()
 
 
 def write_final_from(checkpoint: Path, run_dir: Path) -> None:
@@ -134,44 +139,52 @@ class Committer:
             os.write(self._bell, b"!")
 
     def _make(self, order: Order) -> Answer:
-        def confirm() -> None:
-            self._still_owner()
-            for source in order.sources:
-                if not source.reader.unchanged(source.snapshot):
-                    raise TornSnapshotError(f"step {order.step} was overwritten while it was read", "the next is taken")
-
         try:
-            made = contents(
-                order.sources,
-                self._histories,
-                self._run_id,
-                world_size=order.world_size,
-                others=order.others,
-                lost=order.lost,
-            )
-            committed = commit(
-                self._run_dir / "checkpoints",
-                run_id=self._run_id,
-                lineage=order.lineage,
-                step=order.step,
-                world_size=order.world_size or len(order.sources),
-                parts=made.parts(),
-                confirm=confirm,
-                clock=time.monotonic,
-                health=made.health,
-            )
+            done = self._with_room(lambda: self._commit(order))
         except Exception as error:  # every failed commit is an incident, and none may end the thread
-            full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
-            return Answer(order, None, f"{type(error).__name__}: {error}", full)
-        final_problem = None
+            return Answer(order, None, f"{type(error).__name__}: {error}", is_full(error))
+        committed, gave, final_problem = done.result, done.gave, None
         if order.reason in ("final", "best"):
             try:
-                self._still_owner()
-                write_final_from(committed.path, self._run_dir)
+                gave += self._with_room(lambda: self._final(committed)).gave
             except Exception as error:
                 final_problem = f"final/ could not be written: {error}"
         try:
             problem = self.retention.apply()
         except Exception as error:
             problem = f"{type(error).__name__}: {error}"
-        return Answer(order, committed, problem, final_problem=final_problem)
+        return Answer(order, committed, problem, final_problem=final_problem, gave=gave)
+
+    def _with_room(self, work: Callable[[], T]) -> Done[T]:
+        return with_room(work, self._run_dir / "checkpoints", self._run_id, self.retention.make_room)
+
+    def _commit(self, order: Order) -> Committed:
+        def confirm() -> None:
+            self._still_owner()
+            for source in order.sources:
+                if not source.reader.unchanged(source.snapshot):
+                    raise TornSnapshotError(f"step {order.step} was overwritten while it was read", "the next is taken")
+
+        made = contents(
+            order.sources,
+            self._histories,
+            self._run_id,
+            world_size=order.world_size,
+            others=order.others,
+            lost=order.lost,
+        )
+        return commit(
+            self._run_dir / "checkpoints",
+            run_id=self._run_id,
+            lineage=order.lineage,
+            step=order.step,
+            world_size=order.world_size or len(order.sources),
+            parts=made.parts(),
+            confirm=confirm,
+            clock=time.monotonic,
+            health=made.health,
+        )
+
+    def _final(self, committed: Committed) -> None:
+        self._still_owner()
+        write_final_from(committed.path, self._run_dir)
