@@ -13,7 +13,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from xxhash import xxh3_128
@@ -23,6 +23,7 @@ from supervisor.checkpoint.files import OPEN_DIRECTORY, open_file, read_pieces, 
 from supervisor.checkpoint.flaws import FlawError
 from supervisor.checkpoint.manifest import MAX_BYTES, Entry, Manifest, NewerFormatError, parse
 from supervisor.checkpoint.names import MANIFEST, step_of
+from supervisor.policy.storage import GONE
 
 #: What the stock Trainer writes and we never do.
 _STOCK = ("optimizer.pt", "optimizer.bin", "scheduler.pt", "training_args.bin", "rng_state.pth", "rng_state_0.pth")
@@ -57,9 +58,15 @@ class Foreign:
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """Nobody knows: it could not be read, or a newer version wrote it. Never move or delete it."""
+    """Nobody knows: it could not be read, or a newer version wrote it. Never move or delete it.
+
+    Attributes:
+        reason: why.
+        passing: whether another look may tell, a moment later.
+    """
 
     reason: str
+    passing: bool = field(default=False, repr=False, compare=False)
 
 
 Verdict = Intact | Torn | Foreign | Unreadable
@@ -89,7 +96,7 @@ def _judge(directory: Path, run_id: str | None, *, read_all: bool) -> Verdict:
     try:
         verdict = _judge_open(directory.name, fd, run_id, read_all)
         if isinstance(verdict, Torn) and not _stands(directory, fd):
-            return Unreadable("moved or deleted while it was being read")
+            return Unreadable("moved or deleted while it was being read", passing=True)
         return verdict
     finally:
         os.close(fd)
@@ -110,7 +117,7 @@ def _judge_open(name: str, fd: int, run_id: str | None, read_all: bool) -> Verdi
     except FlawError as flaw:
         return Torn(flaw.reason)
     except OSError as error:
-        return Unreadable(_said(error))
+        return Unreadable(_said(error), passing=error.errno in GONE)
     return Intact(manifest, manifest.total_bytes)
 
 
@@ -194,7 +201,7 @@ def _unopened(error: OSError) -> Verdict:
         return Torn("missing")
     if error.errno in {errno.ELOOP, errno.ENOTDIR}:
         return Foreign("not a directory of its own")
-    return Unreadable(_said(error))
+    return Unreadable(_said(error), passing=error.errno in GONE)
 
 
 def _without_manifest(names: set[str]) -> Verdict:

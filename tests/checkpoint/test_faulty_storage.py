@@ -54,7 +54,7 @@ VERIFY = (
     + """
 verdict = verify(root / "checkpoint-10", RUN)
 mark()
-print(json.dumps([type(verdict).__name__, getattr(verdict, "reason", None)]), file=sys.stderr)
+print(json.dumps([type(verdict).__name__, getattr(verdict, "reason", None), getattr(verdict, "passing", None)]), file=sys.stderr)
 os._exit(0)
 """
 )
@@ -146,9 +146,10 @@ def test_what_cannot_be_read_is_unknown_and_never_torn(tmp_path: Path, error: st
     calls = calls_of(VERIFY, root, "openat,newfstatat,preadv")
     every = calls if error == "EIO" else calls[:: len(calls) // 4]
     for call in every:
-        kind, reason = outcome_of(VERIFY, root, call, error)
+        kind, reason, passing = outcome_of(VERIFY, root, call, error)
         assert kind == "Unreadable", (call, kind, reason)
         assert os.strerror(getattr(errno, error)).lower() in reason
+        assert passing == (error != "EACCES"), "a server comes back, a right does not"
     assert tree(root) == before
 
 

@@ -48,6 +48,13 @@ class Origin:
             self.write("checkpoint_rejected", path=f"checkpoints/{name}", step=step, reason=reason)
         for problem in disk.unreadable:
             self.write("incident", cause=Cause.STORAGE.value, detail=problem, decision="it stays where it is")
+        for name in disk.missing:
+            self.write(
+                "incident",
+                cause=Cause.STORAGE.value,
+                detail=f"{name} was committed, and the file system does not show it",
+                decision="the newest that it shows counts",
+            )
         self.checkpoints.newest = disk.newest.step if disk.newest is not None else -1
 
     def states(self, ledger: Ledger, *, leaving: bool) -> tuple[int, ...]:

@@ -13,9 +13,10 @@ from supervisor.checkpoint.files import make_directory
 from supervisor.checkpoint.inventory import Found, newest_intact, promising
 from supervisor.checkpoint.manifest import Manifest
 from supervisor.checkpoint.refusals import naming
-from supervisor.checkpoint.verify import Foreign, Intact, Torn
+from supervisor.checkpoint.verify import Foreign, Intact, Torn, Unreadable
 from supervisor.engine.attempt import AttemptOrder, Start
 from supervisor.engine.state.assembly import Contents, TornSnapshotError, contents, sources_of
+from supervisor.engine.state.looking import look_patiently, newest_missing
 from supervisor.engine.state.memory import Memory, Whole
 from supervisor.errors import JobError
 from supervisor.policy.batch import Batch, accumulation_for, override_for
@@ -36,6 +37,8 @@ class OnDisk:
         world_size: of the newest.
         trained: whether the newest is the state at the training's end.
         batch: how a step was made up there; None where it does not tell.
+        missing: the newest that the journal knows, if the file system does not show it.
+        passing: those newer than the newest that could not be read just now, and perhaps a moment later.
     """
 
     newest: Candidate | None
@@ -46,6 +49,8 @@ class OnDisk:
     world_size: int | None
     trained: bool
     batch: Batch | None = None
+    missing: tuple[str, ...] = ()
+    passing: tuple[str, ...] = ()
 
 
 def look(
@@ -62,7 +67,8 @@ def look(
     known = [run_dir / path for _, _, path in ledger.committed]
     ours = {path.name for path in known}
     found = newest_intact(run_dir / "checkpoints", run_id, known, wanted_by(ledger, take_diverged=take_diverged))
-    rejected, unreadable = _abandon(run_dir, found.unwanted, ledger, clock), []
+    rejected, unreadable, passing = _abandon(run_dir, found.unwanted, ledger, clock), [], []
+    newest_step = found.intact.step if found.intact is not None else -1
     for one in found.rejected:
         match one.verdict:
             case Foreign() if one.path.name not in ours:
@@ -72,6 +78,8 @@ def look(
                 rejected.append((one.path.name, one.step, reason))
             case _:
                 unreadable.append(f"{one.path.name} could not be read: {_reason(one)}")
+                if isinstance(one.verdict, Unreadable) and one.verdict.passing and one.step > newest_step:
+                    passing.append(one.path.name)
     newest, world_size, state = None, None, {}
     if found.intact is not None and isinstance(found.intact.verdict, Intact):
         manifest = found.intact.verdict.manifest
@@ -87,6 +95,8 @@ def look(
         world_size,
         trained=bool(state.get("trained")),
         batch=Batch.read(state.get("data")),
+        missing=newest_missing(run_dir, ledger, found),
+        passing=tuple(passing),
     )
 
 
@@ -226,8 +236,10 @@ class Resuming:
     _world_size: int = 0
 
     def look(self, ledger: Ledger, clock: Callable[[], float]) -> OnDisk:
-        """Verify what is on disk; torn and abandoned ones are set aside."""
-        self.disk = look(self.run_dir, self.run_id, ledger, clock, take_diverged=self.take_diverged)
+        """Verify what is on disk, again while that is doubtful; torn and abandoned ones are set aside."""
+        self.disk = look_patiently(
+            lambda: look(self.run_dir, self.run_id, ledger, clock, take_diverged=self.take_diverged)
+        )
         return self.disk
 
     def on_disk(self, ledger: Ledger) -> list[int]:
