@@ -186,22 +186,22 @@ def split_optimizer(state_dict: Mapping[str, Any]) -> tuple[Tensors, dict[str, A
             if isinstance(value, torch.Tensor):
                 tensors[f"state.{index}.{key}"] = value
             else:
-                rest.setdefault(str(index), {})[key] = _hoist(value, f"state.{index}.{key}", tensors)
-    groups = [_hoist(g, f"group.{i}", tensors) for i, g in enumerate(state_dict["param_groups"])]
-    other = {k: _hoist(v, k, tensors) for k, v in state_dict.items() if k not in ("state", "param_groups")}
+                rest.setdefault(str(index), {})[key] = hoist(value, f"state.{index}.{key}", tensors)
+    groups = [hoist(g, f"group.{i}", tensors) for i, g in enumerate(state_dict["param_groups"])]
+    other = {k: hoist(v, k, tensors) for k, v in state_dict.items() if k not in ("state", "param_groups")}
     return tensors, {"state": rest, "param_groups": groups, "other": other}
 
 
-def _hoist(value: Any, name: str, tensors: Tensors) -> Any:
+def hoist(value: Any, name: str, tensors: Tensors) -> Any:
     """Encode a nested value, its tensors moved to ``tensors`` and named in their place."""
     if isinstance(value, torch.Tensor):
         tensors[name] = value
         return {"~": "named", "name": name}
     if isinstance(value, (list, tuple)):
-        items = [_hoist(v, f"{name}.{i}", tensors) for i, v in enumerate(value)]
+        items = [hoist(v, f"{name}.{i}", tensors) for i, v in enumerate(value)]
         return items if isinstance(value, list) else {"~": "tuple", "items": items}
     if isinstance(value, dict):
-        items = [[tree.encode(k, name), _hoist(v, f"{name}.{k}", tensors)] for k, v in value.items()]
+        items = [[tree.encode(k, name), hoist(v, f"{name}.{k}", tensors)] for k, v in value.items()]
         return {"~": "dict", "items": items}
     return tree.encode(value, name)
 
@@ -216,9 +216,9 @@ def join_optimizer(tensors: Mapping[str, torch.Tensor], told: Mapping[str, Any])
             state.setdefault(int(index), {})[key] = tensor
     for index, entries in told["state"].items():
         for key, value in entries.items():
-            state.setdefault(int(index), {})[key] = _lower(value, tensors)
-    groups = [_lower(g, tensors) for g in told["param_groups"]]
-    other = {k: _lower(v, tensors) for k, v in told["other"].items()}
+            state.setdefault(int(index), {})[key] = lower(value, tensors)
+    groups = [lower(g, tensors) for g in told["param_groups"]]
+    other = {k: lower(v, tensors) for k, v in told["other"].items()}
     return {"state": dict(sorted(state.items())), "param_groups": groups, **other}
 
 
@@ -227,17 +227,17 @@ def _nested(key: str, index: str, told: Mapping[str, Any]) -> bool:
     return any(key.startswith(f"{outer}.") for outer in told["state"].get(index, {}))
 
 
-def _lower(value: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
+def lower(value: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
     if isinstance(value, list):
-        return [_lower(v, tensors) for v in value]
+        return [lower(v, tensors) for v in value]
     if isinstance(value, dict):
         match value.get("~"):
             case "named":
                 return tensors[value["name"]]
             case "tuple":
-                return tuple(_lower(v, tensors) for v in value["items"])
+                return tuple(lower(v, tensors) for v in value["items"])
             case "dict":
-                return {tree.decode(k): _lower(v, tensors) for k, v in value["items"]}
+                return {tree.decode(k): lower(v, tensors) for k, v in value["items"]}
     return tree.decode(value)
 
 
