@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import fields
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from transformers import TrainerState, TrainingArguments
-from transformers.trainer_callback import ExportableState
+if TYPE_CHECKING:
+    from transformers import TrainerState, TrainingArguments
 
 
 def batch_of(args: TrainingArguments | None) -> dict[str, int]:
@@ -42,6 +42,8 @@ def libraries() -> dict[str, str]:
 
 def trainer_state(state: TrainerState, trainer: Any) -> dict[str, Any]:
     """trainer_state.json without the log history, which is kept apart since it only grows."""
+    from transformers.trainer_callback import ExportableState
+
     told = {f.name: getattr(state, f.name) for f in fields(state) if f.name != "log_history"}
     callbacks: dict[str, Any] = {}
     handler = getattr(trainer, "callback_handler", None)
