@@ -1,7 +1,7 @@
 """What training programs import; the only room where torch lives.
 
     from supervisor.worker import SupervisorCallback, resume_point
-    from supervisor.worker import fitting_batch                      # a loop of one's own
+    from supervisor.worker import Session, fitting_batch             # a loop of one's own on accelerate
 
 Importing this package imports neither torch nor transformers; asking it for the names does.
 Without a supervisor they change nothing.
@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from supervisor.worker.adapting import fitting_batch
     from supervisor.worker.callback import SupervisorCallback
     from supervisor.worker.resume import resume_point
+    from supervisor.worker.session import Session
 
-__all__ = ["SupervisorCallback", "fitting_batch", "resume_point"]
+__all__ = ["Session", "SupervisorCallback", "fitting_batch", "resume_point"]
 
 
 def __getattr__(name: str) -> Any:
@@ -32,4 +33,8 @@ def __getattr__(name: str) -> Any:
         from supervisor.worker.adapting import fitting_batch
 
         return fitting_batch
+    if name == "Session":
+        from supervisor.worker.session import Session
+
+        return Session
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

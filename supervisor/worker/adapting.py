@@ -93,8 +93,14 @@ def fitting_batch(micro_batch: int, accumulation: int = 1) -> tuple[int, int]:
     if not supervised():
         return micro_batch, accumulation
     taken, times = Told.read(os.environ).batch(micro_batch, accumulation)
+    _put[taken, times] = micro_batch, accumulation
     seat().publish(micro_batch=taken, accumulation=times)
     return taken, times
+
+
+def own_batch(micro_batch: int, accumulation: int) -> tuple[int, int]:
+    """What a loop of one's own would take without us, of what it takes."""
+    return _put.get((micro_batch, accumulation), (micro_batch, accumulation))
 
 
 def adapt(args: Any, told: Told) -> None:

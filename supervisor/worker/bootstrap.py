@@ -210,7 +210,7 @@ def _behind(error: BaseException) -> list[BaseException]:
 def _hooked() -> bool:
     """Whether the program has what tells the board that training begins."""
     added = os.environ.get(HOOKS, "auto") == "auto" and hooks.MODULE in sys.modules
-    return added or "supervisor.worker.callback" in sys.modules
+    return added or any(f"supervisor.worker.{name}" in sys.modules for name in ("callback", "session"))
 
 
 def _errno(error: BaseException) -> int | None:

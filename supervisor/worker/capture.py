@@ -228,6 +228,7 @@ def _nested(key: str, index: str, told: Mapping[str, Any]) -> bool:
 
 
 def lower(value: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
+    """The nested value that `hoist` encoded."""
     if isinstance(value, list):
         return [lower(v, tensors) for v in value]
     if isinstance(value, dict):

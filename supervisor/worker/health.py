@@ -145,7 +145,7 @@ class Health:
             length = None  # an overflow: the scaler leaves this update out by itself, and tries a smaller scale
         bad = self._detector.see(step, measured, length)
         ends = bad and ends_attempts(os.environ)
-        self.newest = Measured(_no_nan(measured), _no_nan(length), bad, self._detector.first, ends)
+        self.newest = Measured(no_nan(measured), no_nan(length), bad, self._detector.first, ends)
         return self.newest
 
     def _scale_moves(self) -> bool:
@@ -199,5 +199,6 @@ def await_end(at: Seat, taker: SnapshotTaker | None, step: int, measured: Measur
         time.sleep(0.01)
 
 
-def _no_nan(value: float | None) -> float | None:
+def no_nan(value: float | None) -> float | None:
+    """A beat has no NaN but for what is unknown: what is no number is infinite."""
     return value if value is None or math.isfinite(value) else math.inf

@@ -1,0 +1,193 @@
+"""A loop of one's own on accelerate with everything that has broken resumes, for the options that ask for it.
+
+Usage: own_loop.py --out DIR --max_steps N [--accumulate 2] [--optimizers 2] [--loader stateful] [--noise] ...
+
+Named points as in tiny_trainer.py: `load`, `substep-<n>`, `step-<n>`, `evaluation-<n>`, `trained`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import json
+import os
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DataLoaderConfiguration, DistributedDataParallelKwargs, GradientAccumulationPlugin
+from peft import LoraConfig, get_peft_model
+from tiny_trainer import Numbers, Places
+from torch.utils.data import DataLoader, IterableDataset, default_collate
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from supervisor.worker import Session
+
+
+class Stream(IterableDataset):
+    """The same rows, one after the other."""
+
+    def __init__(self, rows: Numbers) -> None:
+        self.rows = rows
+
+    def __iter__(self) -> Any:
+        return (self.rows[i] for i in range(len(self.rows)))
+
+
+class Average:
+    """An average of the weights, as many programs keep one."""
+
+    def __init__(self, parameters: list[torch.nn.Parameter]) -> None:
+        self.parameters = parameters
+        self.values = [p.detach().clone() for p in parameters]
+        self.updates = 0
+
+    def update(self) -> None:
+        self.updates += 1
+        torch._foreach_lerp_(self.values, [p.detach() for p in self.parameters], 0.1)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"values": self.values, "updates": self.updates}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.values, self.updates = [v.clone() for v in state["values"]], state["updates"]
+
+
+def collate(rows: list[dict[str, torch.Tensor]], *, noise: bool) -> dict[str, torch.Tensor]:
+    """As masking collators do, draw random numbers while making a batch."""
+    made: dict[str, torch.Tensor] = default_collate(rows)
+    if noise:
+        masked = torch.rand(made["input_ids"].shape) < 0.2
+        masked[0, random.randrange(masked.shape[1])] = True
+        made["input_ids"] = made["input_ids"].masked_fill(masked, int(np.random.randint(60)))
+    return made
+
+
+def tiny_model(kind: str) -> Any:
+    config = LlamaConfig(
+        vocab_size=64,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=64,
+        attention_dropout=0.1,
+    )
+    model = LlamaForCausalLM(config)
+    if kind == "whole":
+        return model
+    return get_peft_model(model, LoraConfig(r=4, lora_dropout=0.1, target_modules="all-linear", task_type="CAUSAL_LM"))
+
+
+def digest(parameters: list[torch.nn.Parameter], average: Average) -> str:
+    found = hashlib.sha256()
+    for tensor in (*parameters, *average.values):
+        found.update(tensor.detach().numpy().tobytes())
+    return found.hexdigest()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--max_steps", "--steps", type=int, default=None)
+    parser.add_argument("--epochs", type=int, default=None)
+    parser.add_argument("--rows", type=int, default=64)
+    parser.add_argument("--sleep", type=float, default=0.0)
+    parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument("--accumulate", type=int, default=1)
+    parser.add_argument("--by-hand", action="store_true", help="accumulate without accelerate")
+    parser.add_argument("--optimizers", type=int, default=1)
+    parser.add_argument("--loader", choices=("plain", "stateful", "stream", "seedable"), default="plain")
+    parser.add_argument("--model", choices=("adapter", "whole"), default="adapter")
+    parser.add_argument("--noise", action="store_true", help="a collator that draws random numbers")
+    parser.add_argument("--eval-steps", type=int, default=0)
+    parser.add_argument("--wrong-at", type=int, default=-1, help="a step whose loss is no number")
+    parser.add_argument("--find-unused", default="true")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    rank = int(os.environ.get("RANK", "0"))
+    places = Places(options.out / "places", rank)
+    places.reach("load")
+    torch.manual_seed(1)
+    random.seed(2)
+    np.random.seed(3)
+    accelerator = Accelerator(
+        cpu=True,
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1 if options.by_hand else options.accumulate),
+        dataloader_config=DataLoaderConfiguration(
+            use_stateful_dataloader=options.loader == "stateful", use_seedable_sampler=options.loader == "seedable"
+        ),
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=options.find_unused == "true")],
+    )
+    model = tiny_model(options.model)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    shares = [trained[i :: options.optimizers] for i in range(options.optimizers)]
+    optimizers = [torch.optim.AdamW(share, lr=1e-2 / (i + 1)) for i, share in enumerate(shares)]
+    schedulers = [torch.optim.lr_scheduler.CosineAnnealingLR(one, 100) for one in optimizers]
+    rows = Numbers(options.rows)
+    loader = DataLoader(
+        Stream(rows) if options.loader == "stream" else rows,
+        batch_size=2,
+        shuffle=options.loader != "stream",
+        num_workers=options.workers,
+        collate_fn=lambda batch: collate(batch, noise=options.noise),
+    )
+    model, loader = accelerator.prepare(model, loader)
+    optimizers = [accelerator.prepare_optimizer(one) for one in optimizers]
+    schedulers = [accelerator.prepare_scheduler(one) for one in schedulers]
+    average = Average(trained)
+    trace = options.out / f"trace-{rank}.jsonl"
+    attempt = os.environ.get("SUPERVISOR_ATTEMPT")
+    limits = {"max_steps": options.max_steps, "epochs": options.epochs}
+    session = Session(accelerator, model, optimizers, schedulers, loader, **limits)
+    session.register("average", average)
+    model.train()
+    with session:
+        for number, batch in enumerate(session.batches(), 1):
+            places.reach(f"substep-{session.step + 1}")
+            whole = number % options.accumulate == 0 or session.epoch_ends if options.by_hand else True
+            with contextlib.nullcontext() if options.by_hand else accelerator.accumulate(model):
+                loss = model(**batch).loss
+                if session.step + 1 == options.wrong_at:
+                    loss = loss * float("nan")
+                accelerator.backward(loss)
+                if whole:
+                    if accelerator.sync_gradients:
+                        accelerator.clip_grad_norm_(trained, 1.0)
+                    for one in (*optimizers, *schedulers):
+                        one.step()
+                    for one in optimizers:
+                        one.zero_grad()
+            if not session.step_done(loss):
+                continue
+            average.update()
+            step = session.step
+            with trace.open("a") as file:
+                line = {"step": step, "digest": digest(trained, average), "attempt": attempt, "epoch": session.epoch}
+                file.write(json.dumps(line) + "\n")
+            places.reach(f"step-{step}")
+            if options.sleep:
+                time.sleep(options.sleep)
+            if options.eval_steps and step % options.eval_steps == 0:
+                with session.evaluating() as alive, torch.no_grad():
+                    model.eval()
+                    losses = []
+                    for index in range(4):
+                        row = Numbers(12)[index]["input_ids"][None]
+                        losses.append(float(accelerator.unwrap_model(model)(input_ids=row, labels=row).loss))
+                        torch.rand(1)  # an evaluation that draws
+                        alive()
+                        places.reach(f"evaluation-{step}")
+                    model.train()
+                session.evaluated({"eval_loss": sum(losses) / len(losses)})
+    places.reach("trained")
+
+
+if __name__ == "__main__":
+    main()
