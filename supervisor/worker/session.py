@@ -31,7 +31,7 @@ from supervisor.worker.health import skipped_steps
 from supervisor.worker.holdings import Holdings
 from supervisor.worker.keeping import Keeping, Stand
 from supervisor.worker.position import Position
-from supervisor.worker.seat import seat, supervised
+from supervisor.worker.seat import Seat, seat, supervised
 from supervisor.worker.stepping import Stepping
 
 #: How a model may lie on the ranks: whole on each of them.
@@ -55,6 +55,7 @@ class Session:
         *,
         max_steps: int | None = None,
         epochs: int | None = None,
+        at: Seat | None = None,
     ) -> None:
         """Take what `Accelerator.prepare` returned; several models, optimizers or schedulers as lists.
 
@@ -66,27 +67,27 @@ class Session:
             dataloader: what training draws from.
             max_steps: where training ends, in optimizer steps.
             epochs: where it ends, in passes over the data; one pass if neither is given.
+            at: this process's seat; found by itself.
 
         Raises:
             JobError: something of it cannot be gone on with; the message names it.
         """
+        at = at or (seat() if supervised() else None)
         models, optimizers, schedulers = _listed(model), _listed(optimizer), _listed(scheduler)
-        _check(accelerator, optimizers)
+        _check(accelerator, optimizers, supervised=at is not None)
         self._accelerator = accelerator
         self._max_steps = max_steps
         self._epochs = 1 if max_steps is None and epochs is None else epochs
-        self._position = Position(dataloader, keeps=supervised())
+        self._position = Position(dataloader, keeps=at is not None)
         self._holdings = Holdings(
-            [ModelCapture(accelerator.unwrap_model(one)) for one in models] if supervised() else [],
+            [ModelCapture(accelerator.unwrap_model(one)) for one in models] if at is not None else [],
             optimizers,
             schedulers,
             accelerator.scaler,
         )
-        self._keeping: Keeping | None = None
-        if supervised():
-            self._keeping = Keeping(seat(), accelerator, self._holdings, self._position)
+        self._keeping = Keeping(at, accelerator, self._holdings, self._position) if at is not None else None
         self._stepping = Stepping(optimizers, schedulers, accelerator)
-        self._skip = skipped_steps(os.environ) if supervised() else ()
+        self._skip = skipped_steps(os.environ) if at is not None else ()
         self.log_history: list[dict[str, Any]] = []
         self._settled = 0
         self._in_step = 0
@@ -319,7 +320,7 @@ def _listed(value: Any) -> Sequence[Any]:
     return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
-def _check(accelerator: Any, optimizers: Sequence[Any]) -> None:
+def _check(accelerator: Any, optimizers: Sequence[Any], *, supervised: bool) -> None:
     if not optimizers:
         raise JobError("Session was given no optimizer", "give it the one that accelerator.prepare returned")
     for number, one in enumerate(optimizers):
@@ -328,7 +329,7 @@ def _check(accelerator: Any, optimizers: Sequence[Any]) -> None:
                 f"optimizer {number} given to Session is a plain {type(one).__name__}",
                 "give the one that accelerator.prepare(optimizer) returns",
             )
-    if supervised() and accelerator.distributed_type not in _WHOLE:
+    if supervised and accelerator.distributed_type not in _WHOLE:
         raise JobError(
             f"Session keeps models that are whole on every rank, this one is spread by {accelerator.distributed_type}",
             "train it with data parallelism, or with transformers' Trainer",

@@ -11,6 +11,9 @@ from typing import Any
 from supervisor.board.environment import ATTEMPT, BOARD, LINEAGE, WORLD_SIZE, worker_environment
 from supervisor.board.pages import Orders, Reply
 from supervisor.board.store import Board
+from supervisor.engine.state.assembly import contents, sources_of
+from supervisor.engine.state.memory import Memory
+from supervisor.engine.state.resuming import note_snapshot
 from supervisor.errors import MachineError
 from supervisor.worker.seat import Seat
 
@@ -56,6 +59,15 @@ def environment(board: Path, attempt: int = 1, rank: int = 0, world_size: int = 
 
 def seat_at(board: Board, attempt: int = 1, rank: int = 0) -> Seat:
     return Seat.take(environment(board.directory, attempt, rank, board.control.ranks))
+
+
+def note_newest(board: Board, attempt: int) -> int:
+    """Have an attempt go on from the newest snapshot on the board, as the engine does; its step."""
+    memory = Memory(board, admit=lambda _: None)
+    whole = next(iter(memory.wholes()))
+    made = contents(sources_of(memory, whole), board.directory, "run1")
+    note_snapshot(board.directory / f"resume-{attempt}", made, whole.step)
+    return whole.step
 
 
 def make_board(root: Path, ranks: int = 1) -> Board:
