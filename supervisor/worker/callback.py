@@ -19,7 +19,7 @@ from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import TrainOutput
 
 from supervisor.board.pages import Phase, Trained
-from supervisor.worker import randomness, tree
+from supervisor.worker import randomness, sums, tree
 from supervisor.worker.alone import OwnTime
 from supervisor.worker.capture import OPTIMIZER, ModelCapture, Tensors, split_optimizer
 from supervisor.worker.closing import level_train_loss
@@ -32,9 +32,6 @@ from supervisor.worker.snapshots import SnapshotTaker
 from supervisor.worker.standby import remember_modules
 from supervisor.worker.typical import Typical
 from supervisor.worker.warmup import rebuild_buckets
-
-#: The Trainer's running sums behind the next log line; private, so each is optional.
-_SUMS = ("_total_loss_scalar", "_globalstep_last_logged", "current_flos")
 
 
 class SupervisorCallback(TrainerCallback):  # type: ignore[misc]  # transformers is untyped here
@@ -138,10 +135,7 @@ class SupervisorCallback(TrainerCallback):  # type: ignore[misc]  # transformers
         assert self._model is not None
         if self._trainer is not None:
             own = resume.rank(self._at.rank)["trainer"]
-            for name in _SUMS:
-                # Older Trainers keep the running loss in a local: the sums behind it cannot be restored alone.
-                if name in own and hasattr(self._trainer, name) and hasattr(self._trainer, "_tr_loss"):
-                    setattr(self._trainer, name, tree.decode(own[name]))
+            sums.restore(self._trainer, own)
             saved = resume.tensors(f"rank-{self._at.rank}.safetensors").get("trainer.tr_loss")
             if saved is not None and hasattr(self._trainer, "_tr_loss"):
                 self._trainer._tr_loss = saved.clone().to(args.device)
@@ -274,7 +268,7 @@ class SupervisorCallback(TrainerCallback):  # type: ignore[misc]  # transformers
     def _snapshot(self, state: TrainerState, kwargs: dict[str, Any], *, trained: bool) -> None:
         assert self._taker is not None
         began_s = time.perf_counter()
-        told: dict[str, Any] = {"rank": {"rng": randomness.capture(), "trainer": self._sums()}}
+        told: dict[str, Any] = {"rank": {"rng": randomness.capture(), "trainer": sums.told(self._trainer)}}
         told["rank"]["health"] = self._health.newest.told()
         files: dict[str, Tensors] = {}
         if self._at.leads:
@@ -292,9 +286,6 @@ class SupervisorCallback(TrainerCallback):  # type: ignore[misc]  # transformers
             history_bytes=self._history_bytes,
             began_s=began_s,
         )
-
-    def _sums(self) -> dict[str, Any]:
-        return {n: tree.encode(getattr(self._trainer, n), n) for n in _SUMS if hasattr(self._trainer, n)}
 
     def _shared(
         self, state: TrainerState, kwargs: dict[str, Any], trained: bool
