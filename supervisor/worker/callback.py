@@ -19,19 +19,20 @@ from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import TrainOutput
 
 from supervisor.board.pages import Phase, Trained
-from supervisor.worker import randomness, sums, tree
+from supervisor.checkpoint.shards import own_file
+from supervisor.worker import randomness, sharded, sums, tree
 from supervisor.worker.alone import OwnTime
 from supervisor.worker.capture import OPTIMIZER, ModelCapture, Tensors, split_optimizer
 from supervisor.worker.closing import level_train_loss
 from supervisor.worker.facts import base_of, batch_of, libraries, trainer_state
 from supervisor.worker.health import Health, await_end
 from supervisor.worker.phases import Phases
+from supervisor.worker.restoring import model_files, restore
 from supervisor.worker.resume import Resume, find
 from supervisor.worker.seat import Seat, WorldSizeError, seat, supervised
 from supervisor.worker.snapshots import SnapshotTaker
 from supervisor.worker.standby import remember_modules
 from supervisor.worker.typical import Typical
-from supervisor.worker.warmup import rebuild_buckets
 
 
 class SupervisorCallback(TrainerCallback):  # type: ignore[misc]  # transformers is untyped here
@@ -47,6 +48,7 @@ class SupervisorCallback(TrainerCallback):  # type: ignore[misc]  # transformers
             self._phases = Phases(self._seat)
         self._trainer: Any = None
         self._model: ModelCapture | None = None
+        self._sharded = False
         self._taker: SnapshotTaker | None = None
         self._resume: Resume | None = None
         self._edge = False
@@ -62,6 +64,8 @@ class SupervisorCallback(TrainerCallback):  # type: ignore[misc]  # transformers
     def bind(self, trainer: Any) -> None:
         """Tell the callback whose it is; what the hooks are not given is taken from there."""
         self._trainer = trainer
+        if self._seat is not None and (resume := find(self._seat)) is not None:
+            sharded.take_over_loading(trainer, resume)
 
     def restore_callbacks(self, resume: Resume) -> None:
         """Give the other callbacks the state they had, before training begins.
@@ -80,7 +84,7 @@ class SupervisorCallback(TrainerCallback):  # type: ignore[misc]  # transformers
 
     def already_trained(self, resume: Resume) -> TrainOutput:
         """What `train` returns when training had reached its end and only the program's rest is to be done again."""
-        ModelCapture(self._trainer.model).restore(_model_files(resume))
+        ModelCapture(self._trainer.model).restore(model_files(resume))
         state = TrainerState.load_from_json(str(resume.directory / "stock" / "trainer_state.json"))
         self._trainer.state = state
         at = self._at
@@ -112,12 +116,13 @@ class SupervisorCallback(TrainerCallback):  # type: ignore[misc]  # transformers
                 f"{self._at.world_size} processes were launched, but the program trains with {args.world_size}; "
                 "each would train a model of its own. Is the GPU visible? On a CPU set use_cpu=True"
             )
+        self._sharded = sharded.is_sharded(kwargs["model"])
         self._model = ModelCapture(kwargs["model"])
         self._libraries = libraries()
         self._resume = self._resume or find(self._at)
         self._taker = SnapshotTaker(self._at, since=self._resume.step if self._resume is not None else 0)
         if self._resume is not None:
-            self._restore(self._resume, args, kwargs)
+            restore(self._resume, self._at.rank, self._trainer, self._model, kwargs)
         self._health.attach(self._trainer, kwargs.get("optimizer"), self._at.rank)
         self._first, self._edge = True, False
         if not args.torch_compile:
@@ -130,19 +135,6 @@ class SupervisorCallback(TrainerCallback):  # type: ignore[misc]  # transformers
             step=state.global_step,
             max_steps=state.max_steps,
         )
-
-    def _restore(self, resume: Resume, args: TrainingArguments, kwargs: dict[str, Any]) -> None:
-        assert self._model is not None
-        if self._trainer is not None:
-            own = resume.rank(self._at.rank)["trainer"]
-            sums.restore(self._trainer, own)
-            saved = resume.tensors(f"rank-{self._at.rank}.safetensors").get("trainer.tr_loss")
-            if saved is not None and hasattr(self._trainer, "_tr_loss"):
-                self._trainer._tr_loss = saved.clone().to(args.device)
-            # Sums of more than two ranks depend on how gradients are packed.
-            if args.world_size > 2:
-                rebuild_buckets(self._trainer, kwargs["train_dataloader"])
-        self._model.restore(_model_files(resume))
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -271,12 +263,17 @@ class SupervisorCallback(TrainerCallback):  # type: ignore[misc]  # transformers
         told: dict[str, Any] = {"rank": {"rng": randomness.capture(), "trainer": sums.told(self._trainer)}}
         told["rank"]["health"] = self._health.newest.told()
         files: dict[str, Tensors] = {}
+        wholes: dict[str, Tensors] = {}
+        if self._at.leads or self._sharded:
+            files, joined = self._tensors(kwargs)
+            if self._sharded:
+                files, wholes = sharded.divide(files, self._at.rank, leads=self._at.leads)
         if self._at.leads:
-            told["shared"], files = self._shared(state, kwargs, trained)
+            told["shared"] = {**self._shared(state, kwargs, trained), "optimizer": joined}
             self._write_history(state)
         own = getattr(self._trainer, "_tr_loss", None)
         if isinstance(own, torch.Tensor):
-            files[f"rank-{self._at.rank}.safetensors"] = {"trainer.tr_loss": own}
+            files.setdefault(own_file(self._at.rank), {})["trainer.tr_loss"] = own
         self._taker.take(
             step=state.global_step,
             trained=trained,
@@ -285,22 +282,29 @@ class SupervisorCallback(TrainerCallback):  # type: ignore[misc]  # transformers
             told=told,
             history_bytes=self._history_bytes,
             began_s=began_s,
+            wholes=wholes,
         )
 
-    def _shared(
-        self, state: TrainerState, kwargs: dict[str, Any], trained: bool
-    ) -> tuple[dict[str, Any], dict[str, Tensors]]:
-        """What all ranks of a data-parallel run have in common: JSON and tensors."""
+    def _tensors(self, kwargs: dict[str, Any]) -> tuple[dict[str, Tensors], dict[str, Any]]:
+        """The state's tensors by file, alive, and the JSON that joins the optimizer's again."""
         assert self._model is not None
-        optimizer, scheduler = kwargs["optimizer"], kwargs.get("lr_scheduler")
+        optimizer = kwargs["optimizer"]
+        if self._sharded:
+            sharded.gather_in(self._model.model)
+            sharded.check_optimizer(optimizer)
         files = self._model.files()
         files[OPTIMIZER], joined = split_optimizer(optimizer.state_dict())
-        scaler = getattr(optimizer, "scaler", None)
+        return files, joined
+
+    def _shared(self, state: TrainerState, kwargs: dict[str, Any], trained: bool) -> dict[str, Any]:
+        """What all ranks have in common, beside tensors."""
+        assert self._model is not None
+        scheduler = kwargs.get("lr_scheduler")
+        scaler = getattr(kwargs["optimizer"], "scaler", None)
         best = trained and bool(getattr(self._trainer, "args", None) and self._trainer.args.load_best_model_at_end)
         return {
             "trainer_state": trainer_state(state, self._trainer),
             "adapter_config": self._model.adapter_config,
-            "optimizer": joined,
             "scheduler": None if scheduler is None else tree.encode(scheduler.state_dict(), "scheduler"),
             "scaler": None if scaler is None else tree.encode(scaler.state_dict(), "scaler"),
             "data": {
@@ -312,7 +316,8 @@ class SupervisorCallback(TrainerCallback):  # type: ignore[misc]  # transformers
             "base": base_of(self._model.model),
             "libraries": self._libraries,
             "best_loaded": best and state.best_model_checkpoint is not None,
-        }, files
+            "sharded": self._sharded,
+        }
 
     def _write_history(self, state: TrainerState) -> None:
         """Append the log rows that came since the last snapshot."""
@@ -326,7 +331,3 @@ class SupervisorCallback(TrainerCallback):  # type: ignore[misc]  # transformers
             file.write(rows)
         self._rows += len(new)
         self._history_bytes += len(rows)
-
-
-def _model_files(resume: Resume) -> dict[str, Tensors]:
-    return {file: resume.tensors(file) for file in resume.parts if file.endswith(".safetensors") and file != OPTIMIZER}

@@ -8,7 +8,7 @@ gradient, every buffer that has changed, the optimizer's state of whatever shape
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +22,8 @@ ADAPTER = "adapter_model.safetensors"
 MODEL = "model.safetensors"
 EXTRA = "extra.safetensors"
 OPTIMIZER = "optimizer.safetensors"
+#: How names of changed buffers begin.
+BUFFER = "buffer:"
 
 Tensors = dict[str, torch.Tensor]
 
@@ -71,7 +73,7 @@ class ModelCapture:
                     yield prefix + name, tensor
 
     def files(self) -> dict[str, Tensors]:
-        """File name to tensors, alive: whoever copies them copies what they hold then."""
+        """File name to tensors, alive: whoever copies them copies what they hold then; sharded ones as they are."""
         main: Tensors = {}
         extra: Tensors = {}
         for name, parameter in self._changeable("_parameters"):
@@ -83,14 +85,22 @@ class ModelCapture:
             if name in self._named:
                 main[self._named[name]] = buffer
             elif self._buffers.get(name) != _mark(buffer):
-                extra[f"buffer:{name}"] = buffer
+                extra[BUFFER + name] = buffer
         return {self.file: main, **({EXTRA: extra} if extra else {})}
 
-    def restore(self, files: Mapping[str, Tensors]) -> None:
+    def restore(
+        self,
+        files: Mapping[str, Tensors],
+        local: Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]] = lambda *both: both,
+    ) -> None:
         """Copy saved values back into the parameters and buffers they came from, bit for bit.
 
         The Trainer loads the adapter too, but through peft, which may cast it and leaves out
         what is no adapter.
+
+        Args:
+            files: file name to saved tensors.
+            local: gives the memory of a target on this rank, and what of a saved value belongs there.
 
         Raises:
             ValueError: something saved has no place in this model, or another shape or type.
@@ -99,8 +109,8 @@ class ModelCapture:
         back = {stored: name for name, stored in self._named.items()}
         for file in (self.file, EXTRA):
             for stored, value in files.get(file, {}).items():
-                if stored.startswith("buffer:"):
-                    target = buffers.get(stored.removeprefix("buffer:"))
+                if stored.startswith(BUFFER):
+                    target = buffers.get(stored.removeprefix(BUFFER))
                 else:
                     name = back.get(stored, stored)
                     target = parameters[name] if name in parameters else buffers.get(name)
@@ -110,7 +120,8 @@ class ModelCapture:
                         f"the checkpoint holds {stored} as {value.dtype} {tuple(value.shape)}, the model has {now}"
                     )
                 with torch.no_grad():
-                    target.copy_(value)
+                    memory, own = local(target, value)
+                    memory.copy_(own)
 
 
 def _is_peft(model: torch.nn.Module) -> bool:
@@ -148,8 +159,10 @@ def _peft_names(model: Any) -> dict[str, str]:
     """Name in the model to the name that peft gives it in a saved adapter; VeRA saves buffers too."""
     from peft import get_peft_model_state_dict
 
+    # The very parameters, not copies of them: shards are told apart by nothing else, empty ones have no address.
+    own = model.state_dict(keep_vars=True)
     # False: the "auto" of peft's default asks the hub for the base model's configuration.
-    saved = get_peft_model_state_dict(model, adapter_name=_active(model), save_embedding_layers=False)
+    saved = get_peft_model_state_dict(model, own, adapter_name=_active(model), save_embedding_layers=False)
     by_address = {_address(t): name for name, t in (*model.named_buffers(), *model.named_parameters())}
     computed = [key for key, t in saved.items() if _address(t) not in by_address]
     if computed:
@@ -161,7 +174,8 @@ def _peft_names(model: Any) -> dict[str, str]:
 
 
 def _address(tensor: torch.Tensor) -> tuple[int, torch.Size]:
-    return tensor.data_ptr(), tensor.shape
+    plain = type(tensor) in (torch.Tensor, torch.nn.Parameter)
+    return tensor.data_ptr() if plain else id(tensor), tensor.shape
 
 
 def split_optimizer(state_dict: Mapping[str, Any]) -> tuple[Tensors, dict[str, Any]]:

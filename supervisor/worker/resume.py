@@ -24,6 +24,7 @@ from typing import Any
 import torch
 
 from supervisor.board.environment import ACCUMULATION
+from supervisor.checkpoint.shards import WHOLE, shard_file, shard_of
 from supervisor.worker import randomness, tree
 from supervisor.worker.capture import ADAPTER, MODEL, OPTIMIZER, Tensors, join_optimizer
 from supervisor.worker.seat import Seat, seat, supervised
@@ -64,6 +65,10 @@ class Range:
 
     def tensors(self) -> Tensors:
         """The tensors of a safetensors image, over the file's own pages, not copied."""
+        return self.image()[0]
+
+    def image(self) -> tuple[Tensors, dict[str, str]]:
+        """The tensors of a safetensors image, as `tensors` gives them, and its metadata."""
         start = self.offset // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
         lead = self.offset - start
         with self.path.open("rb") as file:
@@ -83,7 +88,7 @@ class Range:
                 continue
             raw = torch.frombuffer(memory, dtype=torch.uint8, count=end - begin, offset=lead + 8 + length + begin)
             found[name] = raw.view(dtype).reshape(shape)
-        return found
+        return found, odd
 
 
 @dataclass(frozen=True)
@@ -119,8 +124,36 @@ class Resume:
         return ranks[str(rank)] if str(rank) in ranks else ranks[min(ranks, key=int)]
 
     def tensors(self, file: str) -> Tensors:
-        """Tensors of one file; none if the state has no such file."""
+        """Tensors of one file, whole; none if the state has no such file.
+
+        Raises:
+            ValueError: ranks of other nodes hold pieces of them.
+        """
+        found, ranks = self.alike(file), self.state["world_size"]
+        pieces = [self.pieces(file, rank) for rank in range(ranks)] if self.in_pieces(file) else []
+        if not all(pieces):
+            raise ValueError(f"{file} of step {self.step} is in pieces, not all of which are on this node")
+        for name in pieces[0] if pieces else ():
+            found[name] = torch.cat([of[name][0].flatten() for of in pieces]).reshape(pieces[0][name][1])
+        return found
+
+    def alike(self, file: str) -> Tensors:
+        """Tensors of one file that all ranks hold alike."""
         return self.parts[file].tensors() if file in self.parts else {}
+
+    def pieces(self, file: str, rank: int) -> dict[str, tuple[torch.Tensor, list[int]]]:
+        """What a rank holds of tensors that are sharded, with their whole shapes; nothing where it is not here."""
+        part = self.parts.get(shard_file(rank, file))
+        if part is None:
+            return {}
+        found, metadata = part.image()
+        whole = json.loads(metadata[WHOLE])
+        return {name: (piece, whole[name][1]) for name, piece in found.items()}
+
+    def in_pieces(self, file: str | None = None) -> bool:
+        """Whether a file, or any, is there in the pieces that ranks hold of it; the stock form has no weights then."""
+        found = (shard_of(name) for name in self.parts)
+        return any(of is not None and file in (None, of[1]) for of in found)
 
     def stock(self, rank: int, leads: bool, world_size: int) -> Path:
         """Write this rank's share of the stock form, and wait until the directory is whole.
@@ -143,16 +176,23 @@ class Resume:
         work = self.directory / "stock.partial"
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(mode=0o700)
-        for file in (ADAPTER, MODEL, "adapter_config.json", "trainer_state.json"):
+        for file in ("adapter_config.json", "trainer_state.json"):
             if file in self.parts:
                 self.parts[file].copy_to(work / file)
-        optimizer = join_optimizer(self.tensors(OPTIMIZER), self.state["optimizer"])
-        _save(optimizer, work / "optimizer.pt")
+        if not self.in_pieces():
+            self._write_tensors(work)
         if self.state.get("scheduler") is not None:
             _save(tree.decode(self.state["scheduler"]), work / "scheduler.pt")
         if self.state.get("scaler") is not None:
             _save(tree.decode(self.state["scaler"]), work / "scaler.pt")
         work.rename(target)
+
+    def _write_tensors(self, work: Path) -> None:
+        for file in (ADAPTER, MODEL):
+            if file in self.parts:
+                self.parts[file].copy_to(work / file)
+        optimizer = join_optimizer(self.tensors(OPTIMIZER), self.state["optimizer"])
+        _save(optimizer, work / "optimizer.pt")
 
 
 def carry_batch_size(stock: Path, args: Any) -> None:

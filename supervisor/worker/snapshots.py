@@ -17,6 +17,7 @@ import torch
 
 from supervisor.board.layout import Image, Region, SlotHeader, Tensor, image, region
 from supervisor.board.slots import Key, SlotReader, SlotWriter
+from supervisor.checkpoint.shards import WHOLE
 from supervisor.worker.capture import Tensors, flat, names_of
 from supervisor.worker.copying import Copier
 from supervisor.worker.seat import Seat
@@ -75,6 +76,7 @@ class SnapshotTaker:
         told: Any,
         history_bytes: int,
         began_s: float,
+        wholes: Mapping[str, Tensors] | None = None,
     ) -> None:
         """Take a snapshot of a settled step.
 
@@ -86,6 +88,7 @@ class SnapshotTaker:
             told: the JSON part.
             history_bytes: how much of the log history belongs to it.
             began_s: `time.perf_counter` when its collecting began [s].
+            wholes: of files that hold pieces, the tensors they are pieces of.
 
         Raises:
             BoardRefusedError: there is no memory for it.
@@ -95,7 +98,7 @@ class SnapshotTaker:
             self._staging.wait()  # the copy before this one has left the staging buffer
         laid_out = self._writer is None or not self._fits(files, len(text))
         if laid_out:
-            self._lay_out(files, len(text))
+            self._lay_out(files, len(text), wholes or {})
         writer = self._writer
         assert writer is not None
         slot = writer.begin(self._held, self._due)
@@ -148,9 +151,9 @@ class SnapshotTaker:
             and [(t.dtype, t.shape) for t in flat(files)] == self._shapes
         )
 
-    def _lay_out(self, files: Mapping[str, Tensors], json_bytes: int) -> None:
+    def _lay_out(self, files: Mapping[str, Tensors], json_bytes: int, wholes: Mapping[str, Tensors]) -> None:
         """Find or ask for a region that holds these tensors, and map it."""
-        images = {file: _image(tensors) for file, tensors in files.items() if tensors}
+        images = {file: _image(tensors, wholes.get(file)) for file, tensors in files.items() if tensors}
         cuda = any(t.is_cuda for t in flat(files))
         geometry = region(images, slots=5 if cuda else 3, json_bytes=2 * json_bytes + JSON_ROOM_BYTES)
         path, geometry = self._region(geometry)
@@ -195,7 +198,7 @@ def _bytes(tensor: torch.Tensor) -> int:
     return int(tensor.numel() * tensor.element_size())
 
 
-def _image(tensors: Tensors) -> Image:
+def _image(tensors: Tensors, wholes: Tensors | None = None) -> Image:
     # Wider elements first, which aligns all; then those of a GPU together, so that few large
     # copies bring them over.
     ordered = sorted(tensors.items(), key=lambda item: (-item[1].element_size(), not item[1].is_cuda, item[0]))
@@ -206,6 +209,8 @@ def _image(tensors: Tensors) -> Image:
         else:
             odd[name] = json.dumps([str(tensor.dtype).removeprefix("torch."), list(tensor.shape)])
             listed.append(Tensor(name, "U8", (_bytes(tensor),), _bytes(tensor)))
+    if wholes is not None:
+        odd[WHOLE] = json.dumps({name: [_bytes(t), list(t.shape)] for name, t in wholes.items()})
     return image(listed, {"format": "pt", **odd})
 
 

@@ -119,7 +119,8 @@ class Trace(TrainerCallback):
         digest = hashlib.sha256()
         for name, parameter in sorted(model.named_parameters()):
             if parameter.requires_grad:
-                digest.update(name.encode() + parameter.detach().numpy().tobytes())
+                whole = parameter.full_tensor() if hasattr(parameter, "full_tensor") else parameter
+                digest.update(name.encode() + whole.detach().numpy().tobytes())
         line = {
             "step": state.global_step,
             "digest": digest.hexdigest(),
@@ -171,6 +172,15 @@ class Fragile(Placed):
         return super().training_step(model, inputs, *args, **kwargs)
 
 
+def shard_on_cpu(arguments: TrainingArguments) -> None:
+    """Have accelerate shard on a CPU, where it passes FSDP over without a word: it does for what it takes for GPUs."""
+    from accelerate import PartialState
+    from accelerate.utils import DistributedType
+
+    assert arguments.device.type == "cpu"
+    PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--out", type=Path, required=True)
@@ -191,6 +201,7 @@ def main() -> None:
         "--high-from", type=int, default=-9, help="a step from which five losses are a hundred times as high"
     )
     parser.add_argument("--leave-out", type=int, default=-1, help="a step that is passed over by the program itself")
+    parser.add_argument("--shards", type=int, help="FSDP of this version")
     parser.add_argument("--plain", action="store_true", help="a script that knows nothing of a supervisor")
     parser.add_argument("--stubborn", action="store_true", help="always trains from its own beginning")
     options = parser.parse_args()
@@ -231,7 +242,10 @@ def main() -> None:
         disable_tqdm=True,
         use_cpu=True,
         seed=3,
+        **({"fsdp": True, "fsdp_config": {"version": options.shards}} if options.shards else {}),
     )
+    if options.shards:
+        shard_on_cpu(arguments)
     trace = Trace(options.out / f"trace-{rank}.jsonl", options.sleep)
     Fragile.leave_out, Fragile.wrong_from = options.leave_out, options.wrong_from
     Fragile.high_from = options.high_from

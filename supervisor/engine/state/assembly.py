@@ -1,6 +1,7 @@
 """A snapshot put together as the files of a checkpoint.
 
-Tensor files are byte ranges of slots, or came over the link; JSON files are merged from the JSON parts.
+Tensor files are byte ranges of slots, or came over the link; what ranks hold pieces of is put together from
+the pieces. JSON files are merged from the JSON parts.
 No torch is needed, and no help of a worker.
 """
 
@@ -13,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from supervisor.board.slots import SlotReader, Snapshot
+from supervisor.checkpoint.flaws import FlawError
 from supervisor.checkpoint.manifest import Health
 from supervisor.checkpoint.parts import Part, part_from_bytes, part_from_range
+from supervisor.checkpoint.shards import own_file, put_together, shard_of
 from supervisor.engine.state.memory import Memory, Whole
 from supervisor.errors import DiskError
 
@@ -73,6 +76,7 @@ class Contents:
         others: those of other nodes.
         stood_in: ranks whose own state is lost, and the rank whose state stands in for it.
         health: how training was.
+        world_size: ranks in all.
     """
 
     texts: tuple[Part, ...]
@@ -80,10 +84,19 @@ class Contents:
     others: tuple[Part, ...] = ()
     stood_in: Mapping[int, int] = field(default_factory=dict)
     health: Health = field(default_factory=Health)
+    world_size: int = 1
 
     def parts(self) -> list[Part]:
-        """All files."""
-        return [*(source.part(name) for name, source in self.images), *self.others, *self.texts]
+        """All files; the pieces that ranks hold are put together.
+
+        Raises:
+            TornSnapshotError: a piece is missing, or they do not belong together.
+        """
+        held = {name: source.part(name) for name, source in self.images} | {part.name: part for part in self.others}
+        try:
+            return [*put_together(held, self.world_size), *self.texts]
+        except FlawError as flaw:
+            raise TornSnapshotError(str(flaw), "what is newest on disk is gone on from") from None
 
 
 def contents(
@@ -141,7 +154,7 @@ def contents(
         name = own_file(other)
         if name in own:
             foreign.append(Part(own_file(rank), own[name].size, own[name].pieces))
-    return Contents(tuple(texts), tuple(images), tuple(foreign), stood_in, health)
+    return Contents(tuple(texts), tuple(images), tuple(foreign), stood_in, health, state["world_size"])
 
 
 def _health(told: Sequence[Any]) -> Health:
@@ -156,15 +169,6 @@ def _health(told: Sequence[Any]) -> Health:
     )
 
 
-def own_file(rank: int) -> str:
-    """Name of the file that holds what only one rank has.
-
-    >>> own_file(3)
-    'rank-3.safetensors'
-    """
-    return f"rank-{rank}.safetensors"
-
-
 def share_of(source: Source) -> tuple[bytes, dict[str, Part]]:
     """What only this rank holds, for a leader on another node: its JSON text and its files by name.
 
@@ -172,7 +176,8 @@ def share_of(source: Source) -> tuple[bytes, dict[str, Part]]:
         TornSnapshotError: the JSON part does not match its checksum.
     """
     told = json.dumps(_told(source)["rank"]).encode()
-    names = [name for name, _ in source.snapshot.geometry.files if name == own_file(source.rank)]
+    held = [name for name, _ in source.snapshot.geometry.files]
+    names = [name for name in held if name == own_file(source.rank) or shard_of(name) is not None]
     return told, {name: source.part(name) for name in names}
 
 

@@ -1,0 +1,50 @@
+"""What the stock form of a checkpoint has no place for, put back when training begins."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from supervisor.checkpoint.shards import own_file
+from supervisor.worker import sharded, sums, tree
+from supervisor.worker.capture import ADAPTER, BUFFER, EXTRA, MODEL, ModelCapture, Tensors
+from supervisor.worker.resume import Resume
+from supervisor.worker.warmup import rebuild_buckets
+
+
+def model_files(resume: Resume) -> dict[str, Tensors]:
+    """What was saved of the model, whole."""
+    return {file: resume.tensors(file) for file in (ADAPTER, MODEL, EXTRA)}
+
+
+def restore(resume: Resume, rank: int, trainer: Any, model: ModelCapture, given: dict[str, Any]) -> None:
+    """Put back what the Trainer itself does not load.
+
+    Args:
+        resume: what there is.
+        rank: this one.
+        trainer: a `transformers.Trainer`; None in a program that binds none.
+        model: where the weights belong.
+        given: what the hook was given: optimizer, scheduler, data loader.
+    """
+    if trainer is not None:
+        _restore_sums(resume, rank, trainer)
+        # Sums of more than two ranks depend on how gradients are packed.
+        if trainer.args.world_size > 2:
+            rebuild_buckets(trainer, given["train_dataloader"])
+    shard = sharded.some_shard(model.model)
+    files = {file: sharded.saved(resume, file, rank, shard) for file in (ADAPTER, MODEL, EXTRA)}
+    if shard is not None:
+        own = resume.tensors(own_file(rank))
+        files[EXTRA] |= {name: value for name, value in own.items() if name.startswith(BUFFER)}
+    model.restore(files, sharded.local)
+    if trainer is not None and sharded.give_back_loading(trainer):
+        sharded.restore_optimizer(given["optimizer"], resume, rank, shard)
+        if resume.state.get("scheduler") is not None:
+            given["lr_scheduler"].load_state_dict(tree.decode(resume.state["scheduler"]))
+
+
+def _restore_sums(resume: Resume, rank: int, trainer: Any) -> None:
+    sums.restore(trainer, resume.rank(rank)["trainer"])
+    saved = resume.tensors(own_file(rank)).get("trainer.tr_loss")
+    if saved is not None and hasattr(trainer, "_tr_loss"):
+        trainer._tr_loss = saved.clone().to(trainer.args.device)
