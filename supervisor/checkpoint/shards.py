@@ -14,6 +14,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from heapq import merge
 from typing import Any
 
 from supervisor.checkpoint.flaws import FlawError
@@ -108,7 +109,8 @@ def joined(name: str, alike: Part | None, shards: Sequence[Part]) -> Part:
     table, odd = _cut(name, headers[: len(shards)])
     if alike is not None:
         added, more = _plain(headers[-1], len(shards))
-        table, odd = _merged(added, table), odd | more
+        # Wider types first, so that every tensor stays aligned to its element; each in its own order, as it is read.
+        table, odd = list(merge(table, added, key=_place)), odd | more
     told: dict[str, Any] = {_METADATA: {"format": "pt", **odd}}
     at = 0
     for tensor, entry in table:
@@ -174,9 +176,9 @@ def _plain(header: _Header, stream: int) -> tuple[list[tuple[str, _Entry]], dict
     return entries, {key: value for key, value in header.metadata.items() if key in header.table}
 
 
-def _merged(one: list[tuple[str, _Entry]], other: list[tuple[str, _Entry]]) -> list[tuple[str, _Entry]]:
-    """Both in their own order, wider types first, so that every tensor stays aligned to its element."""
-    return sorted([*one, *other], key=lambda item: -DTYPE_BITS[item[1].dtype])  # a sort keeps the order of equals
+def _place(item: tuple[str, _Entry]) -> tuple[int, str]:
+    name, entry = item
+    return -DTYPE_BITS[entry.dtype], name
 
 
 def _bytes(about: Mapping[str, Any]) -> int:

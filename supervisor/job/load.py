@@ -14,6 +14,7 @@ from supervisor.errors import JobError
 from supervisor.job.complaints import complaint
 from supervisor.job.file import Document, apply_override, dump, read_document
 from supervisor.job.notify import check_urls
+from supervisor.job.parallelism import check_parallelism
 from supervisor.job.program import args_schema, find_program, is_ours, program_args
 from supervisor.job.schema import Job, not_built
 
@@ -60,6 +61,7 @@ def load_job(
             f"remove the key or set it to its default ({_shown(default)})",
             document.where(tuple(later.key.split("."))),
         )
+    check_parallelism(job.launch.accelerate, document.where)
     find_program(job.program, document.where(("program",)), base)
     program_args(job.program, job.args, document.where)
     if _SUPERVISED not in (os.environ if environ is None else environ):  # else it has been done

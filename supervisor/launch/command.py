@@ -85,8 +85,10 @@ def launch(
     command += ["--num_machines", str(rendezvous.nodes), "--machine_rank", str(rendezvous.node)]
     command += ["--num_processes", str(total)]
     if total > 1:
+        # It would be the second of two ways to start them.
+        command += [] if options.get("use_fsdp") else ["--multi_gpu"]
         # One brain decides about restarts, and it is not torch's agent.
-        command += ["--multi_gpu", "--main_process_port", str(rendezvous.port), "--max_restarts", "0"]
+        command += ["--main_process_port", str(rendezvous.port), "--max_restarts", "0"]
     if rendezvous.nodes > 1:
         command += ["--main_process_ip", rendezvous.host, "--rdzv_backend", "static"]
     command += flags({k: v for k, v in options.items() if k != "config_file"})

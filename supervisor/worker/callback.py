@@ -64,7 +64,10 @@ class SupervisorCallback(TrainerCallback):  # type: ignore[misc]  # transformers
     def bind(self, trainer: Any) -> None:
         """Tell the callback whose it is; what the hooks are not given is taken from there."""
         self._trainer = trainer
-        if self._seat is not None and (resume := find(self._seat)) is not None:
+        if self._seat is None:
+            return
+        sharded.refuse_foreign()
+        if (resume := find(self._seat)) is not None:
             sharded.take_over_loading(trainer, resume)
 
     def restore_callbacks(self, resume: Resume) -> None:

@@ -24,9 +24,7 @@ from supervisor.worker.resume import Resume
 #: What the Trainer loads by itself in forms that only it writes; both are private, and if they are called
 #: otherwise one day a resume fails, loudly.
 _LOADS = ("_load_from_checkpoint", "_load_optimizer_and_scheduler")
-_REMEDY = (
-    "set fsdp_version: 2 (`launch.accelerate`, or version: 2 in `fsdp_config`), without further kinds of parallelism"
-)
+_REMEDY = "use data parallelism, or FSDP2 (fsdp_version: 2 in `launch.accelerate`), and no other kind"
 
 
 def is_sharded(model: torch.nn.Module) -> bool:
@@ -35,7 +33,11 @@ def is_sharded(model: torch.nn.Module) -> bool:
     Raises:
         JobError: they do in a way that is not supported, or only some of it.
     """
-    _refuse_foreign(model)
+    from torch.distributed.fsdp import FullyShardedDataParallel
+
+    refuse_foreign()
+    if any(isinstance(module, FullyShardedDataParallel) for module in model.modules()):
+        raise _fsdp1()
     trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     cut = [(name, p) for name, p in trained if isinstance(p, DTensor)]
     if not cut:
@@ -50,20 +52,18 @@ def is_sharded(model: torch.nn.Module) -> bool:
     return True
 
 
-def _refuse_foreign(model: torch.nn.Module) -> None:
-    """Refuse what keeps parameters in a form of its own.
+def refuse_foreign() -> None:
+    """Refuse what keeps parameters in a form of its own, as far as accelerate knows of it.
 
     Raises:
         JobError: naming it.
     """
     from accelerate.state import AcceleratorState
-    from torch.distributed.fsdp import FullyShardedDataParallel
 
-    if any(isinstance(module, FullyShardedDataParallel) for module in model.modules()):
-        raise JobError("FSDP1 is not supported: it keeps parameters in flat buffers of its own", _REMEDY)
-    state = AcceleratorState._shared_state
-    plugin = state.get("deepspeed_plugin") or next(iter((state.get("deepspeed_plugins") or {}).values()), None)
-    if plugin is not None:
+    state = AcceleratorState._shared_state  # of a program that uses no accelerate it is empty
+    if getattr(state.get("fsdp_plugin"), "fsdp_version", 2) == 1:
+        raise _fsdp1()
+    for plugin in (state.get("deepspeed_plugins") or {}).values():
         raise JobError(f"DeepSpeed ZeRO-{plugin.zero_stage} is not supported: it cuts a buffer, not tensors", _REMEDY)
     if getattr(state.get("distributed_type"), "name", "") == "MEGATRON_LM":
         raise JobError("Megatron-LM is not supported", _REMEDY)
@@ -72,6 +72,10 @@ def _refuse_foreign(model: torch.nn.Module) -> None:
         size = getattr(sizes, f"{kind}_size", None)
         if isinstance(size, int) and size > 1:
             raise JobError(f"parallelism_config has {kind}_size {size}, which is not supported", _REMEDY)
+
+
+def _fsdp1() -> JobError:
+    return JobError("FSDP1 is not supported: it keeps parameters in flat buffers of its own", _REMEDY)
 
 
 def _check(name: str, tensor: DTensor) -> None:

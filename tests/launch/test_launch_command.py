@@ -48,6 +48,12 @@ def test_one_process_needs_no_rendezvous() -> None:
     ]
 
 
+def test_fsdp_starts_the_processes_itself() -> None:
+    command = made(options={"use_fsdp": True, "fsdp_version": 2}).command
+    assert "--multi_gpu" not in command
+    assert command[command.index("--use_fsdp") :][:3] == ["--use_fsdp", "--fsdp_version", "2"]
+
+
 @pytest.mark.parametrize(
     ("processes", "gpus", "seen"), [(1, ["0", "1"], "0"), (2, ["3", "5", "7"], "3,5"), (1, ["GPU-aa"], "GPU-aa")]
 )

@@ -242,7 +242,11 @@ def main() -> None:
         disable_tqdm=True,
         use_cpu=True,
         seed=3,
-        **({"fsdp": True, "fsdp_config": {"version": options.shards}} if options.shards else {}),
+        **(
+            {"fsdp": True, "fsdp_config": {"version": options.shards, "sync_module_states": False}}
+            if options.shards
+            else {}
+        ),
     )
     if options.shards:
         shard_on_cpu(arguments)

@@ -64,6 +64,7 @@ class Team:
 
     def __post_init__(self) -> None:
         self.node.attend = self.attend
+        self.node.memory.complete = lambda: not self.lost
 
     def look(self, now_s: float) -> Gang:
         """See how the workers of all nodes are.
@@ -210,6 +211,8 @@ class Team:
         if self.crew is not None and self.crew.losses:
             silent = all(loss.reason.startswith("silent") for loss in self.crew.losses)
             words = "; ".join(map(str, self.crew.losses))
+            if any(whole.sharded for whole in self.node.memory.wholes()):
+                words += "; its pieces of the sharded state went with it"
             return Verdict(Cause.DISCONNECTED if silent else Cause.NODE_LOST, words)
         for host, words in self.gpu_faults():
             return Verdict(Cause.GPU_FAULT, words if host is None else f"on {host}: {words}")

@@ -11,6 +11,7 @@ from supervisor.board.pages import Orders, Reply
 from supervisor.board.regions import regions_in
 from supervisor.board.slots import Identity, Key, SlotReader, Snapshot, common
 from supervisor.board.store import Board
+from supervisor.checkpoint.shards import shard_of
 from supervisor.errors import SupervisorError
 
 
@@ -45,6 +46,11 @@ class Whole:
         return bool(self.parts[0].header.trained)
 
     @property
+    def sharded(self) -> bool:
+        """Whether ranks hold pieces of it, so that it is whole with all nodes only."""
+        return any(shard_of(name) is not None for part in self.parts for name, _ in part.geometry.files)
+
+    @property
     def diverged(self) -> bool:
         """Whether training had gone wrong by then on one of the ranks."""
         return any(part.header.diverged for part in self.parts)
@@ -58,12 +64,14 @@ class Memory:
         board: the files.
         admit: asked before memory is granted, with the size of the region; raises to refuse.
         elsewhere: asks whether a snapshot is whole on the other nodes, too; on one node it always is.
+        complete: asks whether no node is lost; with one its pieces of a sharded snapshot are.
         counts: asks whether a snapshot may be gone on from at all; what may not is as if it were not there.
     """
 
     board: Board
     admit: Callable[[int], None]
     elsewhere: Callable[[Identity], bool] = lambda _identity: True
+    complete: Callable[[], bool] = lambda: True
     counts: Callable[[Whole], bool] = lambda _whole: True
     _readers: dict[Path, SlotReader] = field(default_factory=dict)
     _replies: list[Reply] = field(default_factory=list)
@@ -142,7 +150,8 @@ class Memory:
 
     def common(self) -> Whole | None:
         """The newest snapshot that is whole on every rank of every node."""
-        return next((whole for whole in self.wholes() if self.elsewhere(whole.identity)), None)
+        there = (whole for whole in self.wholes() if self.elsewhere(whole.identity))
+        return next((whole for whole in there if self.complete() or not whole.sharded), None)
 
     def wholes(self) -> list[Whole]:
         """Every snapshot that counts and is whole on every rank of this node, newest first."""
