@@ -186,20 +186,23 @@ def _crew(job: Job, world: World, stand: Stand, lease: Lease, run_id: str) -> Cr
 def _check_processes(before: Ledger, terms: Terms, world: World) -> None:
     """Refuse to go on with another number of processes, before anything counts fewer ranks as all of them.
 
-    With another number of nodes of the same kind a run goes on if its batch divides, which is found out later.
+    From what is on disk a run goes on with any number if its batch divides, which is found out later. What
+    is in memory bears the old numbers; of nodes of the same kind the loop puts it together.
 
     Raises:
-        JobError: the run has a state, and another number of processes made it.
+        JobError: the run has a state in memory only, and another number of processes made it.
     """
     size, processes = before.world_size, world.world_size
     if terms.fresh or size is None or size == processes:
         return
     if before.processes == world.processes and (world.nodes > 1 or (size % world.processes == 0 and size > processes)):
         return
-    if before.committed or before.best_step > 0 or left_behind(str(before.run_id), board_roots()):
+    in_memory = bool(left_behind(str(before.run_id), board_roots()))
+    if in_memory or (before.best_step > 0 and not before.committed):
         raise JobError(
-            f"the run was made with {size} processes, {processes} are to be launched",
-            f"set `launch.processes_per_node: {size}`",
+            f"the run was made with {size} processes, {processes} are to be launched, and its newest state is in "
+            "their memory",
+            f"set `launch.processes_per_node: {size}` and start it once more: stopped, it leaves all on disk",
         )
 
 

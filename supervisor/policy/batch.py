@@ -80,6 +80,20 @@ def accumulation_for(batch: Batch, world_size: int) -> int | None:
     return micro_batches // world_size if micro_batches and micro_batches % world_size == 0 else None
 
 
+def resized(before: int, after: int, accumulation: int | None) -> str:
+    """What goes on as it was with another number of ranks, and what does not.
+
+    >>> resized(4, 2, 6).partition(": ")[0]
+    '2 processes go on where 4 were, with 6 micro-batches each'
+    """
+    each = "" if accumulation is None else f", with {accumulation} micro-batches each"
+    return (
+        f"{after} processes go on where {before} were{each}: step, schedule, data position and the samples of each "
+        "step stay; random numbers within a step (dropout) are drawn by other ranks, sums are rounded in another "
+        "order, and what fills up the last step of an epoch may differ"
+    )
+
+
 def override_for(batch: Batch, world_size: int) -> int | None:
     """What the program is to be told instead of its own number; None where its own is right.
 

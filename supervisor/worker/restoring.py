@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from supervisor.checkpoint.shards import own_file
 from supervisor.worker import sharded, sums, tree
 from supervisor.worker.capture import ADAPTER, BUFFER, EXTRA, MODEL, ModelCapture, Tensors
@@ -45,6 +47,17 @@ def restore(resume: Resume, rank: int, trainer: Any, model: ModelCapture, given:
 
 def _restore_sums(resume: Resume, rank: int, trainer: Any) -> None:
     sums.restore(trainer, resume.rank(rank)["trainer"])
-    saved = resume.tensors(own_file(rank)).get("trainer.tr_loss")
-    if saved is not None and hasattr(trainer, "_tr_loss"):
-        trainer._tr_loss = saved.clone().to(trainer.args.device)
+    if (loss := _running_loss(resume, rank, trainer.args.world_size)) is not None and hasattr(trainer, "_tr_loss"):
+        trainer._tr_loss = loss.to(trainer.args.device)
+
+
+def _running_loss(resume: Resume, rank: int, world_size: int) -> torch.Tensor | None:
+    """The losses since the last log line, as this rank summed them.
+
+    The Trainer logs their mean over the ranks. So where there were others, each rank takes that mean.
+    """
+    before = resume.state["world_size"]
+    ranks = [rank] if before == world_size else range(before)
+    found = [resume.tensors(own_file(one)).get("trainer.tr_loss") for one in ranks]
+    known = [loss.clone() for loss in found if loss is not None]
+    return torch.stack(known).mean(0) if len(known) > 1 else next(iter(known), None)

@@ -42,7 +42,8 @@ def test_a_finished_run_goes_on_only_as_it_is_asked_to(tmp_path: Path) -> None:
     assert "max_steps" not in run.said()
 
     assert run.run("--set", "args.max_steps=6", "--set", "launch.processes_per_node=2") == 2
-    assert "the run was made with 1 processes, 2 are to be launched" in run.said()
+    told = "step 4 was reached with 1 processes, 2 are to be launched, and its steps of 1 micro-batches do not divide"
+    assert told in run.said()
 
     assert run.run("--set", "args.max_steps=6", "--set", "checkpoint.keep_last=2") == 0, run.said()
     assert [line["step"] for line in run.trace()] == [1, 2, 3, 4, 5, 6]

@@ -158,6 +158,7 @@ class Fragile(Placed):
     """Meets data on which its loss is no number, or parameters from which it is none, and leaves a step out if told."""
 
     leave_out = wrong_from = high_from = -9
+    samples: Path | None = None
 
     def compute_loss(self, model, inputs, return_outputs=False, **kwargs):  # type: ignore[no-untyped-def]
         poisoned = bool((inputs["input_ids"] == POISON).all(dim=1).any())
@@ -167,6 +168,11 @@ class Fragile(Placed):
         return found * 100 if self.high_from <= self.state.global_step + 1 < self.high_from + 5 else found
 
     def training_step(self, model, inputs, *args, **kwargs):  # type: ignore[no-untyped-def]
+        if self.samples is not None:
+            rows = [":".join(map(str, row)) for row in inputs["input_ids"].tolist()]
+            with self.samples.open("a") as file:
+                line = {"step": self.state.global_step + 1, "life": os.environ.get("SUPERVISOR_ATTEMPT"), "rows": rows}
+                file.write(json.dumps(line) + "\n")
         if self.state.global_step + 1 == self.leave_out:
             return torch.zeros(())  # without gradients AdamW changes nothing
         return super().training_step(model, inputs, *args, **kwargs)
@@ -201,6 +207,7 @@ def main() -> None:
         "--high-from", type=int, default=-9, help="a step from which five losses are a hundred times as high"
     )
     parser.add_argument("--leave-out", type=int, default=-1, help="a step that is passed over by the program itself")
+    parser.add_argument("--samples", action="store_true", help="write down what each step is made of")
     parser.add_argument("--shards", type=int, help="FSDP of this version")
     parser.add_argument("--plain", action="store_true", help="a script that knows nothing of a supervisor")
     parser.add_argument("--stubborn", action="store_true", help="always trains from its own beginning")
@@ -261,6 +268,7 @@ def main() -> None:
         callbacks=[trace, places, *([] if options.plain else [SupervisorCallback()])],
     )
     trainer.places = places
+    trainer.samples = options.out / f"samples-{rank}.jsonl" if options.samples else None
     trainer.train(resume_from_checkpoint=None if options.plain else resume_point())
     places.reach("trained")
 

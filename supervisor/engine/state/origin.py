@@ -104,6 +104,8 @@ class Origin:
                 self.resuming.pass_over()
                 continue
             self._looked = False
+            if (detail := self.resuming.resized(start)) is not None:
+                self.write("adapted", world_size=world_size, accumulation=start.accumulation, detail=detail)
             self._secure_final(start)
             return start
 

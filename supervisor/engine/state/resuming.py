@@ -19,7 +19,7 @@ from supervisor.engine.state.assembly import Contents, TornSnapshotError, conten
 from supervisor.engine.state.looking import look_patiently, newest_missing
 from supervisor.engine.state.memory import Memory, Whole
 from supervisor.errors import JobError
-from supervisor.policy.batch import Batch, accumulation_for, override_for
+from supervisor.policy.batch import Batch, accumulation_for, override_for, resized
 from supervisor.policy.ledger import Ledger
 from supervisor.policy.resume import Candidate, Fresh, FromCandidate, Refuse, choose
 
@@ -296,8 +296,15 @@ class Resuming:
         raise JobError(
             f"step {chosen.candidate.step} was reached with {size} processes, {world_size} are to be launched"
             f"{parts and parts + ' divide among them'}",
-            f"launch {size} again (`launch.nodes` times `launch.processes_per_node`)",
+            f"launch {size} again (`launch.nodes` times `launch.processes_per_node`), or a number that divides them",
         )
+
+    def resized(self, start: Start) -> str | None:
+        """What another number of ranks means for a state that was chosen; None if it is the number that made it."""
+        size = self.disk.world_size if start.source == "checkpoint" else None
+        if size is None or size == self._world_size or self.disk.batch is None:
+            return None
+        return resized(size, self._world_size, accumulation_for(self.disk.batch, self._world_size))
 
     def batch(self, candidate: Candidate) -> Batch | None:
         """How a step was made up in a state; None where it does not tell."""
