@@ -187,6 +187,25 @@ def shard_on_cpu(arguments: TrainingArguments) -> None:
     PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
 
 
+def mix_on_cpu(trainer: Trainer, scale: float) -> None:
+    """Have accelerate mix 16 and 32 bits, with losses scaled, on a CPU, where it makes no scaler."""
+    trainer.accelerator.state._mixed_precision = "fp16"
+    trainer.accelerator.native_amp = True
+    trainer.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=scale, growth_interval=3)
+
+
+def quantised(base: LlamaForCausalLM, kind: str, place: Path) -> LlamaForCausalLM:
+    """The same base as bitsandbytes loads it."""
+    from peft import prepare_model_for_kbit_training
+    from transformers import BitsAndBytesConfig
+
+    if not place.exists():
+        base.save_pretrained(place)
+    how = BitsAndBytesConfig(load_in_4bit=kind == "4bit", load_in_8bit=kind == "8bit", llm_int8_skip_modules=[])
+    model = LlamaForCausalLM.from_pretrained(place, quantization_config=how, device_map={"": "cpu"})
+    return prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--out", type=Path, required=True)
@@ -207,6 +226,8 @@ def main() -> None:
         "--high-from", type=int, default=-9, help="a step from which five losses are a hundred times as high"
     )
     parser.add_argument("--leave-out", type=int, default=-1, help="a step that is passed over by the program itself")
+    parser.add_argument("--quantise", choices=["4bit", "8bit"], help="the base, by bitsandbytes")
+    parser.add_argument("--scale", type=float, help="scale losses, from so much on and up again every third step")
     parser.add_argument("--samples", action="store_true", help="write down what each step is made of")
     parser.add_argument("--shards", type=int, help="FSDP of this version")
     parser.add_argument("--plain", action="store_true", help="a script that knows nothing of a supervisor")
@@ -226,8 +247,9 @@ def main() -> None:
         num_key_value_heads=2,
         max_position_embeddings=64,
     )
+    base = LlamaForCausalLM(config)
     model = get_peft_model(
-        LlamaForCausalLM(config),
+        quantised(base, options.quantise, options.out / "base") if options.quantise else base,
         LoraConfig(r=options.lora_rank, lora_dropout=0.1, target_modules="all-linear", task_type="CAUSAL_LM"),
     )
     arguments = TrainingArguments(
@@ -267,6 +289,8 @@ def main() -> None:
         eval_dataset=Numbers(12),
         callbacks=[trace, places, *([] if options.plain else [SupervisorCallback()])],
     )
+    if options.scale:
+        mix_on_cpu(trainer, options.scale)
     trainer.places = places
     trainer.samples = options.out / f"samples-{rank}.jsonl" if options.samples else None
     trainer.train(resume_from_checkpoint=None if options.plain else resume_point())
