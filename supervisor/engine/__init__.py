@@ -22,7 +22,8 @@ ranks/       one node's workers
 state/       the training's state
   memory       snapshots on the board; assembly: one of them as the files of a checkpoint
   checkpoints  what is due and on its way; commits: made on a thread
-  retention    what stays on disk after each; best: the state that was measured best is to be there
+  pace         how often that is, and what it costs; best: the state that was measured best is to be on disk
+  retention    what stays there
   origin       where the next attempt goes on from; resuming: chosen over board and disk
   diverging    losses gone wrong, and what they mean for a state to count
 

@@ -33,6 +33,7 @@ from supervisor.engine.state.commits import Committer
 from supervisor.engine.state.diverging import Diverging
 from supervisor.engine.state.memory import Memory
 from supervisor.engine.state.origin import Origin
+from supervisor.engine.state.pace import Pace
 from supervisor.engine.state.resuming import Resuming
 from supervisor.engine.state.retention import keep_of
 from supervisor.engine.tenure import Tenure
@@ -40,7 +41,7 @@ from supervisor.engine.verdicts import verdict_of
 from supervisor.engine.wishes import Wishes
 from supervisor.engine.world import World
 from supervisor.errors import DiskError, ExitCode
-from supervisor.job import Job, Seconds, Steps
+from supervisor.job import Job, Seconds
 from supervisor.journal import Journal
 from supervisor.launch.command import Rendezvous
 from supervisor.launch.processes import free_port
@@ -51,7 +52,6 @@ from supervisor.policy.causes import Cause, Verdict
 from supervisor.policy.ledger import Ledger, fold
 from supervisor.policy.lifecycle import Gang, Move, Situation, Wish, next_move
 from supervisor.policy.resume import Refuse
-from supervisor.policy.schedule import AUTO_EVERY
 
 #: How long the loop sleeps when nothing happens [s]. Everything urgent wakes it.
 IDLE_S = 0.5
@@ -103,7 +103,6 @@ class Loop:
     _disk: Disk = field(default_factory=Disk)
 
     def __post_init__(self) -> None:
-        every = self.job.checkpoint.every
         run_dir = self.job.run_dir
         self._wishes = Wishes(
             self.world.inbox,
@@ -134,7 +133,7 @@ class Loop:
         self.memory.counts = self._diverging.counts
         self._checkpoints = Checkpoints(
             run_dir,
-            every if isinstance(every, Seconds | Steps) else AUTO_EVERY,
+            Pace(self.job.checkpoint.every, self.job.recovery.grace.s, lambda: self.ledger.exposure),
             self._team,
             Committer(
                 run_dir,

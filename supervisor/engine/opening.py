@@ -89,7 +89,7 @@ def history(run_dir: Path) -> Ledger:
 
 def as_mapping(record: Record) -> dict[str, Any]:
     """A journal record as the ledger takes it."""
-    return {**record.fields, "event": record.event, "attempt": record.attempt}
+    return {**record.fields, "event": record.event, "attempt": record.attempt, "time": record.time}
 
 
 def check_terms(job: Job, ledger: Ledger, terms: Terms) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from supervisor.policy.adapt import CHANGES, Adaptation
 from supervisor.policy.causes import CLASSES, Cause, CauseClass
+from supervisor.policy.interval import Exposure
 from supervisor.policy.shrink import forget_memory
 
 _TAKEN_AWAY = (Cause.PREEMPTED.value, Cause.TIME_LIMIT.value)
@@ -41,6 +42,7 @@ class Ledger:
         same_root: attempts in a row that ended for that root at that step.
         behind: each time the run went back, the lineage that began then, and the step that it went back behind.
         forgiven_behind: how many of these times a person knew of when the run was forgiven last.
+        exposure: how often memory was lost, and what commits cost; over all lineages.
     """
 
     run_id: str | None = None
@@ -63,6 +65,7 @@ class Ledger:
     same_root: int = 0
     behind: tuple[tuple[int, int], ...] = ()
     forgiven_behind: int = 0
+    exposure: Exposure = field(default_factory=Exposure)
 
     def counts(self, lineage: int, step: int) -> bool:
         """Whether a state still counts: the run has not gone back behind it since.
@@ -85,7 +88,7 @@ def fold(records: Iterable[Mapping[str, Any]], start: Ledger | None = None) -> L
     """
     ledger = start or Ledger()
     for record in records:
-        ledger = _after(ledger, record)
+        ledger = replace(_after(ledger, record), exposure=ledger.exposure.after(record))
     return ledger
 
 

@@ -31,7 +31,7 @@ class Steps:
 
 Period = Seconds | Steps
 
-#: What `checkpoint.every: auto` means until the interval tunes itself.
+#: What `checkpoint.every: auto` means until a first commit shows what one costs.
 AUTO_EVERY = Seconds(300.0)
 
 

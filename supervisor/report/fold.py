@@ -96,6 +96,21 @@ class Incident:
     decision: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How often a checkpoint is made where the run finds that out, and why.
+
+    Attributes:
+        every_s: from the end of a commit to the next one's beginning [s].
+        cost_s: what one costs training [s].
+        between_s: training between two losses of memory, as it is expected [s].
+    """
+
+    every_s: float
+    cost_s: float | None
+    between_s: float | None
+
+
 @dataclass(slots=True)
 class RunHistory:
     """All that is known of a run.
@@ -113,6 +128,7 @@ class RunHistory:
         commits: of the run since then, without those that were rejected later.
         incidents: all of them.
         adapted: what was changed last so that it could go on, and when [unix s].
+        pace: how often checkpoints are made; None where the job says so itself, or it is not known yet.
         max_steps: as the training last said.
         final_step: the step of the run's end.
         final: where the final adapter is, relative to the run directory.
@@ -133,6 +149,7 @@ class RunHistory:
     commits: list[Commit] = field(default_factory=list)
     incidents: list[Incident] = field(default_factory=list)
     adapted: tuple[float, str] | None = None
+    pace: Pace | None = None
     max_steps: int | None = None
     final_step: int | None = None
     final: str | None = None
@@ -227,7 +244,7 @@ def _start(history: RunHistory, record: Record) -> None:
     fresh = record.fields.get("fresh") is True
     history.stays += 1
     history.state, history.ended, history.reason, history.stopped_by = "starting", None, None, None
-    history.final, history.final_step = None, None
+    history.final, history.final_step, history.pace = None, None, None
     history.name = record.text("name") or history.name
     history.run_id = record.text("run_id") or history.run_id
     if fresh or history.started is None:
@@ -274,6 +291,8 @@ def _commit(history: RunHistory, record: Record) -> None:
         record.time, record.attempt, step, record.count("lineage") or 0, path, *figures, record.text("reason")
     )
     history.commits.append(commit)
+    if (every_s := record.number("every_s")) is not None:
+        history.pace = Pace(every_s, record.number("cost_s"), record.number("between_s"))
     attempt = _attempt(history, record)
     if attempt is not None:
         attempt.committed = max(step, attempt.committed if attempt.committed is not None else step)

@@ -7,6 +7,7 @@ import math
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -109,6 +110,7 @@ def summary(history: RunHistory, run_dir: Path, now: float, live: Live, queued: 
         "loss": _loss(history, live),
         "adapted": None if history.adapted is None else {"time": history.adapted[0], "detail": history.adapted[1]},
         "queue": None if queued is None else queued.as_json(),
+        "pace": None if history.pace is None else asdict(history.pace),
     }
 
 
@@ -178,6 +180,8 @@ def block(told: dict[str, Any], live: Live, now: float) -> str:
         rows.append(("adapted", f"{one_line(adapted['detail'])}, since {clock(adapted['time'])}"))
     if (last := told["last_checkpoint"]) is not None:
         rows.append(("checkpoint", f"step {last['step']}, {duration(last['age_s'])} ago: {last['path']}"))
+    if (pace := told["pace"]) is not None:
+        rows.append(("every", _pace(pace)))
     if told["goodput"] is not None:
         rows.append(("goodput", share(told["goodput"])))
     if told["steps_redone"] is not None:
@@ -247,6 +251,18 @@ def _queue(queue: dict[str, Any]) -> str:
     reason = f" ({one_line(queue['reason'])})" if queue["reason"] is not None else ""
     start = f", to start at {clock(queue['expected_start'])}" if queue["expected_start"] is not None else ""
     return f"job {queue['job_id']} is {queue['state']}{reason}{start}"
+
+
+def _pace(pace: dict[str, float | None]) -> str:
+    """How often, and why.
+
+    >>> _pace({"every_s": 96.0, "cost_s": 0.05, "between_s": 100800.0})
+    '1 min 36 s: one costs 0.05 s of training, and memory is lost once in 1 d 4 h'
+    """
+    every_s, cost_s, between_s = pace["every_s"] or 0.0, pace["cost_s"], pace["between_s"]
+    why = [f"one costs {cost_s:.2g} s of training"] if cost_s is not None else []
+    why += [f"memory is lost once in {duration(between_s)}"] if between_s is not None else []
+    return f"{duration(every_s)}{': ' if why else ''}{', and '.join(why)}"
 
 
 def _incidents(incidents: Sequence[dict[str, Any]]) -> str:

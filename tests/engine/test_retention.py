@@ -7,8 +7,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from checkpoint_samples import RUN, commit_step, parts
-
+from supervisor.checkpoint.commit import commit
 from supervisor.checkpoint.parts import part_from_bytes
 from supervisor.checkpoint.reading import reading
 from supervisor.checkpoint.retain import Best, Keep
@@ -16,6 +15,8 @@ from supervisor.engine.state.retention import Retention
 from supervisor.journal import Journal
 from supervisor.policy.schedule import Seconds
 
+RUN = "run-a"
+TENSORS = (2).to_bytes(8, "little") + b"{}"
 LOSSES = {10: 0.9, 20: 0.5, 30: 0.7, 40: 0.8}
 
 
@@ -31,9 +32,23 @@ class Disk:
         if loss is not None:
             self.losses[step] = loss
         rows = [{"eval_loss": value, "step": at} for at, value in self.losses.items()]
-        history = part_from_bytes("trainer_state.json", json.dumps({"log_history": rows}).encode())
-        made_of = [one for one in parts(step) if one.name != "trainer_state.json"]
-        path = commit_step(self.run_dir / "checkpoints", step, made_of=[*made_of, history]).path
+        files = {
+            "adapter_config.json": b"{}",
+            "adapter_model.safetensors": TENSORS,
+            "optimizer.safetensors": TENSORS,
+            "state.json": json.dumps({"step": step, "world_size": 1, "ranks": {"0": {"rng": "00"}}}).encode(),
+            "trainer_state.json": json.dumps({"log_history": rows}).encode(),
+        }
+        path = commit(
+            self.run_dir / "checkpoints",
+            run_id=RUN,
+            lineage=0,
+            step=step,
+            world_size=1,
+            parts=[part_from_bytes(name, data) for name, data in files.items()],
+            confirm=lambda: None,
+            clock=time.monotonic,
+        ).path
         assert self.retention.apply() is None
         self.journal.append("checkpoint_committed", step=step, lineage=0, path=f"checkpoints/{path.name}")
         return path

@@ -26,7 +26,7 @@ from supervisor.report.words import clock
 
 KEYS = [
     "name", "state", "step", "max_steps", "attempt", "allocation", "resumed_from", "last_checkpoint",
-    "steps_per_s", "eta_s", "goodput", "steps_redone", "incidents", "loss", "adapted", "queue",
+    "steps_per_s", "eta_s", "goodput", "steps_redone", "incidents", "loss", "adapted", "queue", "pace",
 ]  # fmt: skip
 ME = this_process()
 WORD = Progress(
@@ -65,6 +65,7 @@ def test_a_running_run_is_told_from_its_living_owner() -> None:
         "loss": 2.5,
         "adapted": None,
         "queue": None,
+        "pace": None,
     }
 
 
@@ -253,3 +254,13 @@ def test_what_was_changed_is_shown_until_the_run_starts_afresh() -> None:
     assert told(h.SHRUNK, ALIVE)["adapted"] == {"time": 1070.0, "detail": h.SMALLER}
     assert f"adapted     {h.SMALLER}, since {clock(1070.0)}" in block(told(h.SHRUNK, ALIVE), ALIVE, 1100.0)
     assert told([*h.SHRUNK, *h.started(2000, fresh=True)], ALIVE)["adapted"] is None
+
+
+def test_how_often_checkpoints_are_made_is_told_where_the_run_found_it_out_and_until_it_starts_again() -> None:
+    tuned = {"every_s": 96.0, "cost_s": 0.05, "between_s": 100_800.0}
+    commit = (1060.0, "checkpoint_committed", 1, {"step": 50, "path": "checkpoints/checkpoint-50", **tuned})
+    answer = told([*h.UNDER_WAY, commit], ALIVE)
+    assert answer["pace"] == tuned
+    shown = "every       1 min 36 s: one costs 0.05 s of training, and memory is lost once in 1 d 4 h"
+    assert shown in block(answer, ALIVE, 1100.0)
+    assert told([*h.UNDER_WAY, commit, *h.started(2000)], ALIVE)["pace"] is None

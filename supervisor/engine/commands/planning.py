@@ -16,14 +16,14 @@ from supervisor.engine.attempt import AttemptOrder, Start
 from supervisor.engine.machine import board_roots, count_processes, room, spare_bytes
 from supervisor.engine.opening import Terms, check_terms, history, is_done
 from supervisor.engine.state.memory import Whole, peek
+from supervisor.engine.state.pace import interval_of, period_of
 from supervisor.engine.state.resuming import diverged_ones, torn_ones, wanted_by
 from supervisor.engine.world import World, attempt_command
-from supervisor.job import Job, Steps, check_program
+from supervisor.job import Auto, Job, check_program
 from supervisor.launch.command import Rendezvous
 from supervisor.launch.processes import free_port
 from supervisor.policy.ledger import Ledger
 from supervisor.policy.resume import Candidate, FromCandidate, Refuse, choose
-from supervisor.policy.schedule import AUTO_EVERY
 from supervisor.watch.gpus import visible_gpus
 from supervisor.watch.signals import Inbox
 
@@ -149,7 +149,6 @@ def plan(job: Job) -> Plan:
         run_id=ledger.run_id or "<run id>",
         logs=job.run_dir / "logs" / f"attempt-{attempt}",
     )
-    every = job.checkpoint.every
     return Plan(
         run_dir=str(job.run_dir),
         command=made.command,
@@ -162,12 +161,21 @@ def plan(job: Job) -> Plan:
         resume_source=going_on.source if going_on is not None else "fresh",
         refused=chosen.reason if isinstance(chosen, Refuse) else None,
         finished=is_done(job, ledger, terms),
-        every=str(every) if isinstance(every, Steps) or str(every) != "auto" else f"{AUTO_EVERY} (auto)",
+        every=_every(job, ledger),
         checkpoint_bytes=size,
         disk_need_bytes=size * (job.checkpoint.keep_last + 1) if size is not None else None,
         disk_free_bytes=shutil.disk_usage(_nearest(job.run_dir)).free,
         board={str(root): room(root) for root in board_roots()},
     )
+
+
+def _every(job: Job, ledger: Ledger) -> str:
+    """When a checkpoint would be made, and where that is found out, why then."""
+    asked, grace_s = job.checkpoint.every, job.recovery.grace.s
+    period = period_of(asked, ledger.exposure, grace_s)
+    found = interval_of(asked, ledger.exposure, grace_s)
+    why = ", until the first shows what one costs" if found is None else f": {found.words()}"
+    return f"{period} (auto{why})" if isinstance(asked, Auto) else str(period)
 
 
 def _candidates(ledger: Ledger, found: Found | None, processes: int, *, take_diverged: bool) -> list[Candidate]:

@@ -53,8 +53,9 @@ class BestSoFar:
         if self.retention.keep.best is None or node.order is None:
             return
         beats = node.beats if node.present else []
-        if any(beat.phase == Phase.EVALUATING and beat.resumed >= 0 for beat in beats):
-            self._name(max(beat.step for beat in beats) + 1)
+        measuring = [beat.step for beat in beats if beat.phase == Phase.EVALUATING and beat.resumed >= 0]
+        if measuring:  # a faster rank may be past it
+            self._name(max(measuring) + 1)
         for row in self._rows(node.memory.board.directory / f"history-{node.order.number}"):
             self._hear(row)
         if self._others and not self._seen:

@@ -13,9 +13,10 @@ from supervisor.engine.state.assembly import sources_of
 from supervisor.engine.state.best import BestSoFar
 from supervisor.engine.state.commits import Answer, Committer, Order
 from supervisor.engine.state.memory import Memory, Whole
+from supervisor.engine.state.pace import Pace
 from supervisor.policy.causes import Cause
 from supervisor.policy.lifecycle import Gang
-from supervisor.policy.schedule import Period, Steps, commit_due
+from supervisor.policy.schedule import commit_due
 
 #: How far ahead a step is named whose snapshot all nodes are to spare [s].
 AHEAD_S = 0.5
@@ -37,7 +38,7 @@ class Checkpoints:
 
     Attributes:
         run_dir: of the run.
-        period: when a periodic one is due.
+        pace: when a periodic one is due, and what they cost.
         team: all nodes; where snapshots are.
         committer: makes the commits.
         write: the journal's append.
@@ -52,7 +53,7 @@ class Checkpoints:
     """
 
     run_dir: Path
-    period: Period
+    pace: Pace
     team: Team
     committer: Committer
     write: Callable[..., Any]
@@ -76,7 +77,7 @@ class Checkpoints:
     @property
     def due_every(self) -> int:
         """Steps from one due checkpoint to the next, 0 if the clock decides."""
-        return self.period.n if isinstance(self.period, Steps) else 0
+        return self.pace.steps
 
     def training_began(self, now_s: float) -> None:
         """The clock of the first checkpoint starts; a restart does not set it back."""
@@ -99,7 +100,7 @@ class Checkpoints:
         if self._since_s is None:
             return False
         committed = max(self.newest, 0)  # not the step resumed from: that one may be in memory only
-        return commit_due(self.period, settled=settled, committed=committed, since_s=now_s - self._since_s)
+        return commit_due(self.pace.period, settled=settled, committed=committed, since_s=now_s - self._since_s)
 
     def may_retry(self, now_s: float) -> bool:
         """Whether a commit that training does not wait for may be begun: after a failure not at once.
@@ -129,6 +130,7 @@ class Checkpoints:
             reason = "best"
         costs = [beat.snapshot_s for beat in self.team.beats if not math.isnan(beat.snapshot_s)]
         self.under_way, self.began_s = True, now_s
+        self.pace.begins(self.team.node.beats)
         self._order = Order(
             reason,
             sources_of(memory, whole),
@@ -146,6 +148,7 @@ class Checkpoints:
             now_s: monotonic time [s].
         """
         self.best.look()
+        self.pace.look(self.team.node.beats if self.team.node.present else [])
         order = self._order
         if order is None:
             return
@@ -205,6 +208,7 @@ class Checkpoints:
         """
         self.under_way = False
         self._since_s = now_s
+        self.pace.ends(self.team.node.beats if alive else [])
         order = answer.order
         if answer.committed is None:
             self.failed = order.reason not in _TRAINING_GOES_ON
@@ -223,18 +227,18 @@ class Checkpoints:
             self.trained = answer.final_problem is None
             self.failed = not self.trained
             self.best.warn_if_unseen()
-        self.write(
-            "checkpoint_committed",
-            step=order.step,
-            lineage=order.lineage,
-            path=str(answer.committed.path.relative_to(self.run_dir)),
-            bytes=answer.committed.bytes,
-            stall_s=order.stall_s,
-            write_s=answer.committed.write_s,
-            reason=_CALLED.get(order.reason, order.reason),
+        told = {
+            "step": order.step,
+            "lineage": order.lineage,
+            "path": str(answer.committed.path.relative_to(self.run_dir)),
+            "bytes": answer.committed.bytes,
+            "stall_s": order.stall_s,
+            "write_s": answer.committed.write_s,
+            "reason": _CALLED.get(order.reason, order.reason),
             **({"trained": False} if order.reason == "evaluated" else {}),  # the best one at the end is called so, too
             **({"stood_in": list(order.lost)} if order.lost else {}),
-        )
+        }
+        self.write("checkpoint_committed", **told, **self.pace.told(told))
         if answer.gave and not self._cramped:
             gone = f"the disk was full: {', '.join(answer.gave)} had to go for the checkpoint of step {order.step}"
             decision = "the checkpoint is kept; fewer stay than `checkpoint.keep_last` says"
