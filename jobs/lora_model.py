@@ -49,13 +49,8 @@ def load_model(args: LoraArgs, pin: Pin, settings: Any) -> Any:
         JobError: the model cannot be loaded, or `lora:` does not fit it.
     """
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
-    from transformers import AutoModelForCausalLM
 
-    dtype = base_dtype(bf16=settings.bf16, fp16=settings.fp16, on_cpu=settings.device.type == "cpu")
-    options: dict[str, Any] = {"dtype": dtype}
-    if args.quantization != "none":
-        options |= {"quantization_config": _quantization(args.quantization, dtype), "device_map": {"": settings.device}}
-    model = _from_hub_or_disk(args, pin, "model", AutoModelForCausalLM.from_pretrained, **options)
+    model = load_base(args, pin, settings)
     checkpointing = settings.gradient_checkpointing
     if args.quantization != "none":
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
@@ -75,6 +70,17 @@ def load_model(args: LoraArgs, pin: Pin, settings: Any) -> Any:
         if isinstance(names := getattr(written, name, None), set):
             setattr(written, name, sorted(names))  # a set is written in another order by every process
     return adapted
+
+
+def load_base(args: LoraArgs, pin: Pin, settings: Any) -> Any:
+    """Load the base model alone; arguments and errors of `load_model`."""
+    from transformers import AutoModelForCausalLM
+
+    dtype = base_dtype(bf16=settings.bf16, fp16=settings.fp16, on_cpu=settings.device.type == "cpu")
+    options: dict[str, Any] = {"dtype": dtype}
+    if args.quantization != "none":
+        options |= {"quantization_config": _quantization(args.quantization, dtype), "device_map": {"": settings.device}}
+    return _from_hub_or_disk(args, pin, "model", AutoModelForCausalLM.from_pretrained, **options)
 
 
 def base_dtype(*, bf16: bool, fp16: bool, on_cpu: bool) -> torch.dtype | str:

@@ -201,6 +201,28 @@ def verify(run_dir: Path, as_json: bool) -> None:
 
 @commands.command()
 @_RUN_DIR
+@click.option("--checkpoint", "named", multiple=True, metavar="STEP", help="Only this one; may be repeated.")
+@click.option("--data", type=click.Path(path_type=Path), help="Measure them on this file: JSON lines or Parquet.")
+@click.option("--text-field", help="Its column of texts, if not the run's own.")
+@click.option("--messages-field", help="Its column of chats, if not the run's own.")
+@click.option("--model", help="The base model, where a checkpoint does not name it.")
+@_JSON
+def compare(run_dir: Path, named: tuple[str, ...], data: Path | None, *, as_json: bool, **options: str | None) -> None:
+    """The kept checkpoints with their metrics, and how they do on new inputs."""
+    from supervisor.engine.commands.comparing import Inputs
+    from supervisor.engine.commands.comparing import compare as set_beside
+
+    if data is None and any(options.values()):
+        raise click.UsageError("--text-field, --messages-field and --model say how --data FILE is to be read")
+    told = set_beside(run_dir, named, Inputs(data, **options) if data is not None else None)
+    if as_json:
+        _print(told.as_json())
+    else:
+        click.echo(told.as_text())
+
+
+@commands.command()
+@_RUN_DIR
 @click.option("--wait/--no-wait", default=True, help="Wait until the run has stopped (default).")
 def stop(run_dir: Path, wait: bool) -> None:
     """Ask the run to drain and stay stopped."""
