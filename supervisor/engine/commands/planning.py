@@ -46,7 +46,7 @@ class Plan:
         finished: the run has finished and nothing would be done.
         every: when a checkpoint is made.
         checkpoint_bytes: size of the newest one.
-        disk_need_bytes: for as many as are kept and one more.
+        disk_need_bytes: for as many as are kept and one more; without those that `keep_every` keeps for ever.
         disk_free_bytes: where the run directory lives, or would.
         board: where the board would live, and what that place can give.
     """
@@ -163,10 +163,15 @@ def plan(job: Job) -> Plan:
         finished=is_done(job, ledger, terms),
         every=_every(job, ledger),
         checkpoint_bytes=size,
-        disk_need_bytes=size * (job.checkpoint.keep_last + 1) if size is not None else None,
+        disk_need_bytes=size * _most_kept(job) if size is not None else None,
         disk_free_bytes=shutil.disk_usage(_nearest(job.run_dir)).free,
         board={str(root): room(root) for root in board_roots()},
     )
+
+
+def _most_kept(job: Job) -> int:
+    best = job.checkpoint.keep_best
+    return job.checkpoint.keep_last + 1 + (best.count if best is not None else 0)
 
 
 def _every(job: Job, ledger: Ledger) -> str:
