@@ -34,6 +34,10 @@ _RECORDED_ONLY = (Cause.USER_ERROR, Cause.BAD_CHECKPOINT)
 _OFFLINE = "hub_offline"
 
 
+#: Alone such words are most often of a kill for memory.
+_KILLED = "killed"
+
+
 class _Standing(IntEnum):
     """Lower is more of a root."""
 
@@ -172,6 +176,8 @@ def _cause(row: Signature, began: bool | None, trained_before: bool) -> Cause:
     early = began is False and not trained_before
     if row.later is not None and not early:
         return row.later
+    if row.name == _KILLED:
+        return Cause.CRASHED  # whether for memory is the kernel's to say, and its count has been asked
     if row.name == "not_importable" and trained_before and not began:
         return Cause.STORAGE  # what could be imported then cannot be read now
     if CLASSES[row.cause] is CauseClass.EXPECTED:

@@ -65,6 +65,7 @@ class Signature:
         source: where the text is made, or who collected it.
         cascade: it is said because something else ended first.
         general: it is said of many things; a row that names its cause wins.
+        bare: an exception's name of which no row knows the text: looked for when no other row was found.
         where: looked for in what a rank recorded, in its log, or in both.
         says: for people, beside the text.
         later: what it is a sign of once training has begun, in this attempt or an earlier one: a program that could
@@ -78,6 +79,7 @@ class Signature:
     cascade: bool = False
     general: bool = False
     where: str = "any"
+    bare: bool = False
     says: str | None = None
     later: Cause | None = None
 
@@ -107,12 +109,16 @@ class Match:
 
 @cache
 def table() -> tuple[Signature, ...]:
-    """Every row, those that name their cause first; made when it is asked for, since starts must be quick."""
-    from supervisor.policy.signatures_machine import MACHINE
+    """Every row in the order in which it is looked for; made when it is asked for, since starts must be quick."""
+    from supervisor.policy.signatures_machine import HOST_FIRST, MACHINE, SHARED_MEMORY
     from supervisor.policy.signatures_network import NETWORK
     from supervisor.policy.signatures_program import PROGRAM
+    from supervisor.policy.signatures_scheduler import SCHEDULER
+    from supervisor.policy.signatures_storage import DISKS, FULL
+    from supervisor.policy.signatures_types import TYPES
 
-    return tuple(sorted((*MACHINE, *NETWORK, *PROGRAM), key=lambda row: row.standing))
+    rows = (*HOST_FIRST, *SHARED_MEMORY, *FULL, *MACHINE, *DISKS, *SCHEDULER, *NETWORK, *PROGRAM, *TYPES)
+    return tuple(sorted(rows, key=lambda row: (row.bare, row.standing)))
 
 
 @cache

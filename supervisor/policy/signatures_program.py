@@ -69,6 +69,19 @@ CODE = (
       r"|(?:yaml|scanner|parser)\S*error|misconfigurationexception|hydra\S*exception"
       r"|unrecognized configuration class|unrecognized model|strictdataclass\w*error|configkeyerror"
       r"|jsondecodeerror.{0,80}config|keyerror: .{0,30}config", "pydantic, OmegaConf, PyYAML, transformers"),
+    Signature("shell", Cause.USER_ERROR,
+      r"\blmod\b.{0,40}error|unable to locate a modulefile|environment\w*notfound\b|could not find conda environment"
+      r"|commandnotfounderror|fatal: +(?:could not open image|.{0,40}image)|pull access denied|manifest unknown"
+      r"|bad interpreter"
+      r"|syntax error near|unbound variable|unexpected eof while looking|required file not found"
+      r"|batch script contains dos"
+      r"|does not look like a batch script|unrecognized option|invalid option", "Lmod; conda; bash; docker; apptainer"),
+    Signature("compiler", Cause.USER_ERROR,
+      r"fatal error: \S+: no such file|undefined reference to|cannot find -l|nvcc fatal|collect2: error"
+      r"|ninja: build stopped"
+      r"|cmake error|subprocess-exited-with-error|(?:failed|could not|error) build\w* wheel|no matching distribution"
+      r"|resolutionimpossible"
+      r"|error: command .{0,80}failed|compilation terminated|static assertion failed", "gcc; nvcc; cmake; ninja; pip"),
     Signature("wrong_call", Cause.USER_ERROR,
       r"unexpected keyword argument|missing \d+ required (?:positional|keyword)"
       r"|takes (?:from )?\d+ .{0,30}positional argument|got multiple values for|takes no arguments|abstract class",
@@ -85,12 +98,16 @@ CODE = (
       r"|found no nvidia driver|invalid device ordinal|unsupported (?:gpu|ptx|gnu|toolchain)"
       r"|only supports? (?:ampere|hopper|gpus)|doesn't support bf16|not supported on this gpu"
       r"|requires? compute capability|glibc\w* not found|cuda_?home|ninja is required|error building extension"
-      r"|cublas_status_arch_mismatch|expects cuda version|no gpus found|have .{0,40}\bbuilt[- ]in\b"
+      r"|cublas_status_arch_mismatch|cublas api failed with status (?:7|8|15)\b|expects cuda version|no gpus found"
+      r"|have .{0,40}\bbuilt[- ]in\b"
       r"|(?:not|wasn't) (?:built|compiled) with|(?:cuda|hip|xpu|gpu)\S* is not available|is_available\(\) is false"
       r"|can only be used on (?:cuda|gpu)|no (?:usable )?(?:cuda|gpu) (?:was )?found"
       r"|mismatch\w* .{0,40}cuda version|re-initialize (?:cuda|hip) in forked|device is not available"
       r"|when none is available|cuda setup failed|ninja'|ptxas(?!.*(?:signal|memory|kill))"
-      r"|unsupported display driver|forward compatibility"
+      r"|unsupported display driver|forward compatibility|ptx jit|detected cuda version .{0,20}mismatch"
+      r"|nvidia-container-cli|driver is a stub|cuda (?:error"
+      r"|failure).{0,8}shared object"
+      r"|cuda error: device doesn't have valid grid license"
       r"|torch\.compile is not supported|cudnn version incompat|cuda capability sm_|not compatible with the current"
       r"|no (?:available|currently available) devices? found|invaliddevice\b"
       r"|jit load the|op due to it not being compatible|cudamismatchexception|missingcudaexception|no gpu or"
@@ -115,7 +132,12 @@ CODE = (
     Signature("collective_mismatch", Cause.USER_ERROR,
       r"detected mismatch between collectives|mismatch between collective|expected to have finished reduction"
       r"|expected to mark a variable ready only once|has different number of params|ncclinvalidusage"
-      r"|duplicate gpu detected|process group has not been initialized|sizes .{0,40}not (?:to )?match"
+      r"|collective mismatch|mismatched collective"
+      r"|nccl warn .{0,80}(?:invalid (?:reduction|root|type|argument|config|rank|device count|usage)|argument is null"
+      r"|is not a valid pointer|mismatchs? with nccl device|backwards compatible|version (?:mismatch|detected)"
+      r"|too old version)"
+      r"|ncclinvalidargument|duplicate gpu detected|collective mismatch|distributed collective mismatch"
+      r"|process group has not been initialized|sizes .{0,40}not (?:to )?match"
       r"|ranks? (?:\S+ ){0,3}(?:has|have|is|are|use|uses|got|with|called)\b.{0,40}(?:mismatch|different (?:number"
       r"|shape|size|order|collective|operation|tensor|param))|expects same model across|invalid usage"
       r"|inconsistent (?:number of )?params",
@@ -213,6 +235,7 @@ FILES = (
       r"headertoo(?:large|small)|invalidheader\w*|metadataincompletebuffer|(?:incomplete|invalid) metadata"
       r"|tensorinvalidinfo|header too (?:large|small)|file not fully covered|invalidoffset"
       r"|error while deserializing", "safetensors, src/tensor.rs", later=Cause.STORAGE),
+    Signature("no_such_device", Cause.USER_ERROR, r"device \S+ is invalid\b", "safetensors, bindings"),
     Signature("safetensors", Cause.BAD_CHECKPOINT, r"safetensorerror",
       "safetensors", general=True, later=Cause.STORAGE),
     Signature("zip_torn", Cause.BAD_CHECKPOINT,
@@ -227,7 +250,9 @@ FILES = (
       r"unpicklingerror|pickle data was truncated|invalid load key|ran out of input|weights only load failed"
       r"|storage has wrong (?:byte )?size", "CPython, pickle; torch.load", later=Cause.STORAGE),
     Signature("checkpoint_torn", Cause.BAD_CHECKPOINT,
-      r"can't find a valid checkpoint|missing key in checkpoint|unable to find latest file"
+      r"can't find a valid checkpoint|\bckpt_list\b|(?:keys?|keyerror|entries) .{0,40}(?:in|loading|from"
+      r"|read) (?:the )?checkpoint|no checkpoints? (?:was |were )?found|missing key in checkpoint"
+      r"|unable to find latest file"
       r"|checkpoint(?!ing)(?!.*(?:timed out|timeout|connection))\S* .{0,120}(?:corrupt|incomplete|invalid"
       r"|damaged|truncated|missing|not (?:a )?valid"
       r"|does not exist|not found)|(?:corrupt|incomplete|damaged|truncated|invalid)\w* .{0,40}checkpoint"
@@ -254,21 +279,44 @@ NUMBERS = (
       r"|loss (?:is )?(?:exploding|diverg\w+)|(?:model|training) (?:has )?diverged", "DeepSpeed, fairseq"),
 )  # fmt: skip
 
+#: A healthy program with a scaler prints such lines too: they say something only where nothing else does.
+LOGGED = (
+    Signature("nan_logged", Cause.DIVERGED, r"\b\w*(?:loss|norm|ppl|perplexity|\bkl"
+      r"|entropy)\w*['\x22]?\s?[:=]\s?['\x22]?(?:nan"
+      r"|-?inf)\b",
+      "transformers, trainer.py; mmengine; verl", cascade=True, where="log"),
+)  # fmt: skip
+
 DEATHS = (
     Signature("illegal_access", Cause.CRASHED,
       r"illegal (?:memory access|address|instruction)|misaligned address|invalid program counter"
       r"|invalid device (?:function|pointer)|memory access fault by gpu|illegaladdress|page not present"
       r"|invalid global (?:read|write)|lane user stack overflow", _CUDA),
+    Signature("kernel_assert", Cause.USER_ERROR,
+      r"\.cuh?:\d+: .{0,200}(?:block: \[|assertion)|\.cu:\d+.{0,80}assertion|srcindex < srcselect"
+      r"|`?t >= 0 && t < n_classes",
+      "torch, aten/src/ATen/native/cuda: an index of the data's is out of bounds", general=True, later=Cause.CRASHED, where="log"),
     Signature("device_assert", Cause.CRASHED,
-      r"device-?side assert|indexing\.cu|assertion `.{0,120}` failed|srcindex|cudaerrorassert", _CUDA),
+      r"device-?side assert|indexing\.cu(?!.*block: \[)|^(?!.*block: \[).*assertion `.{0,120}` failed"
+      r"|cudaerrorassert", _CUDA),
     Signature("launch_timeout", Cause.CRASHED,
       r"launch (?:failure|timed out)|an internal error|cuda error: (?:invalid argument|initialization)", _CUDA),
+    Signature("blas_asked", Cause.USER_ERROR,
+      r"(?:cublas|cudnn|cusparse|cusolver|hipblas|rocblas)_status_(?:not_supported|invalid_value|bad_param\w*"
+      r"|arch_mismatch)",
+      "cuBLAS, cuDNN: what was asked for cannot be had", later=Cause.CRASHED),
     Signature("blas", Cause.CRASHED,
       r"(?:cublas|cudnn|cusolver|cusparse|cufft|rocblas|miopen|hipblas)_?(?:status_)?\w*(?:error|failed|failure"
       r"|initialized|value|supported|mismatch)", "cuBLAS, cuDNN"),
     Signature("loader_timeout", Cause.STALLED,
       r"data ?load\w*\b.{0,30}timed out|worker timed out|pin memory .{0,30}timed out",
       "torch, utils/data/dataloader.py"),
+    Signature("threads", Cause.HOST_OOM,
+      r"can't start new thread|pthread_create\b.{0,40}fail|blas_thread_init"
+      r"|what\(\):  ?resource temporarily unavailable"
+      r"|fork: (?:retry: )?(?:resource temporarily|cannot allocate)|thread .{0,20}(?:creation|create) failed"
+      r"|failed to create .{0,10}thread",
+      "pthread_create(3), fork(2): EAGAIN"),
     Signature("segfault", Cause.CRASHED,
       r"segmentation fault|\bsegfault\b|\bsigsegv\b|signal 11\b|double free|free\(\): |malloc\(\): "
       r"|corrupted (?:size|double-linked|unsorted)|munmap_chunk|corrupted top size|stack smashing|realloc\(\): "
@@ -282,7 +330,9 @@ DEATHS = (
     Signature("interrupted", Cause.USER_STOP,
       r"keyboardinterrupt|^\^c|(?:ctrl|control)[-+ ]?c\b.{0,20}(?:press|detect|receiv|caught)|(?:received"
       r"|got signal:?) (?:signals\.)?(?:2|sigint)\b|\^c\b|\^cterminat"
-      r"|(?:on|at) user request|\bsigint\b|interrupted by (?:the )?user|cancell?ed by (?:the )?user",
+      r"|(?:on|at) user request|\bsigint\b|interrupted by (?:the )?user|cancell?ed by (?:the )?user"
+      r"|stopped by (?:the )?user"
+      r"|interrupt \(one more within|sending ctrl-c to|user[- ](?:requested|initiated) (?:stop|abort|cancel|shut)",
       _PY, general=True),
     Signature("trained", Cause.FINISHED,
       r"\bfit` stopped: .{0,40}reached|training (?:is )?(?:completed|complete|finished|done)\b|\bdone training\b"
@@ -291,11 +341,12 @@ DEATHS = (
       "transformers; Lightning; wandb", general=True, where="log"),
     Signature("xid", Cause.CRASHED, r"\bxid\b.{0,40}[:\s,]\d+\b",
       "NVIDIA, Xid catalogue: restart the application", general=True),
-    Signature("killed", Cause.CRASHED, r"\bsigkill\b|\bkilled\b|signal 9\b|exitcode: -9|exit code 137",
-      "signal(7)", general=True),
+    Signature("killed", Cause.HOST_OOM,
+      r"\bsigkill\b|\bkilled\b|signal 9\b|exitcode ?: -9|exit code 137|return(?:ed|s)?(?: code)? ?=? ?-9\b",
+      "signal(7): who does not say who killed is most often the kernel, for memory", general=True),
     Signature("resources", Cause.CRASHED,
-      r"too many open files|\[errno 2[34]\]|can't start new thread|resource temporarily unavailable|\[errno 11\]"
-      r"|pthread_create failed|received 0 items of ancdata", "errno(3)", general=True),
+      r"too many open files|\[errno 2[34]\]|resource temporarily unavailable|\[errno 11\]|received 0 items of ancdata",
+      "errno(3)", general=True),
 )  # fmt: skip
 
 BARE = (
@@ -314,4 +365,4 @@ BARE = (
       _CUDA, general=True),
 )  # fmt: skip
 
-PROGRAM = (*ACCESS, *CODE, *FILES, *NUMBERS, *SHAPES, *DEATHS, *BARE)
+PROGRAM = (*ACCESS, *CODE, *FILES, *NUMBERS, *LOGGED, *SHAPES, *DEATHS, *BARE)
