@@ -115,9 +115,9 @@ def table() -> tuple[Signature, ...]:
     from supervisor.policy.signatures_program import PROGRAM
     from supervisor.policy.signatures_scheduler import SCHEDULER
     from supervisor.policy.signatures_storage import DISKS, FULL
-    from supervisor.policy.signatures_types import TYPES
+    from supervisor.policy.signatures_types import STATUS, TYPES
 
-    rows = (*HOST_FIRST, *SHARED_MEMORY, *FULL, *MACHINE, *DISKS, *SCHEDULER, *NETWORK, *PROGRAM, *TYPES)
+    rows = (*HOST_FIRST, *SHARED_MEMORY, *FULL, *MACHINE, *DISKS, *SCHEDULER, *STATUS, *NETWORK, *PROGRAM, *TYPES)
     return tuple(sorted(rows, key=lambda row: (row.bare, row.standing)))
 
 

@@ -124,8 +124,8 @@ MEETING = (
 ECHOES = (
     Signature("nccl_system", Cause.NETWORK,
       r"unhandled system error|ncclsystemerror|ncclnetworkerror|ncclunhandledsystemerror", _NCCL, cascade=True),
-    Signature("store_barrier", Cause.STALLED, r"waiting in store based barrier", f"{_TORCH}: every 10 s until all are there",
-      cascade=True),
+    Signature("store_barrier", Cause.STALLED, r"waiting in store based barrier",
+      f"{_TORCH}: every 10 s until all are there", cascade=True),
     Signature("nccl_watchdog_stuck", Cause.STALLED, r"watchdog.{0,20}got stuck|without making progress in monitoring",
       _TORCH, cascade=True),
     Signature("collective_timeout", Cause.NETWORK,

@@ -86,7 +86,8 @@ DISKS = (
       r"|mount .{0,80}failed",
       "kernel log; each parallel file system's own words"),
     Signature("fs_words", Cause.STORAGE,
-      r"bad file descriptor|device or resource busy|text file busy|bad address\b|timer expired|no such device\b"
+      r"bad file descriptor|file descriptor in bad state|multihop attempted|device or resource busy|text file busy"
+      r"|bad address\b|timer expired|no such device\b"
       r"|illegal seek"
       r"|value too large for defined data type|directory not empty|function not implemented|no medium found"
       r"|wrong medium type"
@@ -95,7 +96,8 @@ DISKS = (
       r"|slurmd could not (?:create|chown|chmod)|could not open output file|os error (?:9|14|16|18|26|29|34|39|62|67"
       r"|7[2-8])\b",
       "strerror(3): what is said of a file and of nothing a program asks for", general=True),
-    Signature("fs_lock_wait", Cause.STORAGE, r"\block \S+ not acquired on", "filelock: a healthy program waits, too", cascade=True),
+    Signature("fs_lock_wait", Cause.STORAGE, r"\block \S+ not acquired on",
+      "filelock: a healthy program waits, too", cascade=True),
     Signature("fs_calls", Cause.STORAGE,
       r"\b(?:fsync|fdatasync|fflush|fwrite|pwrite|ftruncate|truncate|rename|unlink|lseek|fclose"
       r"|close)\b(?:\(.{0,80}\))? ?:? ?.{0,20}"

@@ -3,8 +3,9 @@
 A line of `known.jsonl`: `text` is an exception's message where `type` names the exception, else lines of a log;
 `cause` is what an unattended supervisor should take it for; `also` are causes that an honest reader may give as well;
 `cascade` marks what a rank says because a peer is gone; `ambiguous` marks what hardware and program both can say.
-`held_out.jsonl` has the same form, and so has `fresh.jsonl`, a second set that was collected when the first had been
-learnt from; whoever writes rules does not read such a set before it has measured them, and `unseen.jsonl` never.
+`held_out.jsonl`, `fresh.jsonl`, `unseen.jsonl`, `dev.jsonl` and `blind.jsonl` have the same form, each collected by
+somebody who did not know the rules; whoever writes rules does not read such a set before it has measured them, and
+`blind.jsonl` never.
 A line of `ranks.jsonl` shows the ends of one attempt: the texts are real, the times are placed so that a root stands
 now before its echoes and now behind them.
 """
@@ -21,6 +22,7 @@ from supervisor.policy.causes import CLASSES, Cause
 
 CORPUS = Path(__file__).parent / "corpus"
 HALVES = ("known", "held_out")
+LATER = [name for name in ("fresh", "unseen", "dev", "blind") if (CORPUS / f"{name}.jsonl").exists()]
 FIELDS = {"text", "type", "signal", "cause", "class", "cascade", "ambiguous", "source"}
 #: Where a text may come from: a thread, or what a named release was made to say here.
 SOURCES = ("https://", "http://", "measured: ", "package: ")
@@ -30,7 +32,7 @@ def read(name: str) -> list[dict]:
     return [json.loads(line) for line in (CORPUS / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
-CASES = {half: read(half) for half in (*HALVES, "fresh", "unseen")}
+CASES = {half: read(half) for half in (*HALVES, *LATER)}
 ALL = [case for cases in CASES.values() for case in cases]
 CREWS = read("ranks")
 
@@ -71,12 +73,18 @@ def test_no_text_stands_in_the_corpus_twice() -> None:
 
 
 def test_texts_of_one_thread_stand_in_one_half() -> None:
-    """Otherwise the held-out half would hold near-copies of what the rules were written from."""
+    """Otherwise a half held out would hold near-copies of what was learnt from; `dev.jsonl` was to be learnt from."""
     halves: dict[str, set[str]] = {}
     for half, cases in CASES.items():
-        for case in cases:
+        for case in cases if half != "dev" else ():
             halves.setdefault(case["source"], set()).add(half)
     assert [source for source, found in halves.items() if len(found) > 1] == []
+
+
+@pytest.mark.skipif("blind" not in CASES, reason="the texts that were held back are not here")
+def test_no_thread_of_the_texts_held_back_was_learnt_from() -> None:
+    learnt = {case["source"] for half, cases in CASES.items() if half != "blind" for case in cases}
+    assert [case["source"] for case in CASES["blind"] if case["source"] in learnt] == []
 
 
 def test_what_the_crews_show_is_not_held_out() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import defaultdict
+from http import HTTPStatus
 
 import pytest
 
@@ -30,10 +32,64 @@ def test_a_name_stands_for_one_cause() -> None:
     assert {name: found for name, found in causes.items() if len(found) > 1} == {}
 
 
-def test_rows_that_name_their_cause_come_first_and_echoes_last() -> None:
-    standings = [row.standing for row in table()]
-    assert standings == sorted(standings)
-    assert {*standings} == {0, 1, 2}
+def test_rows_that_name_their_cause_come_first_then_echoes_and_bare_names_last() -> None:
+    order = [(row.bare, row.standing) for row in table()]
+    assert order == sorted(order)
+    assert {*order} == {(False, 0), (False, 1), (False, 2), (True, 1)}
+
+
+@pytest.mark.parametrize(
+    ("text", "cause"),
+    [
+        ("builtins.RuntimeError: Numpy is not available", Cause.USER_ERROR),
+        ("trl.errors.PackingError: sequences of two kinds", Cause.USER_ERROR),
+        ("builtins.RuntimeError: a worker was not available", None),
+        ("builtins.RuntimeError: no answer from the server", None),
+        ("builtins.RuntimeError", None),  # a class among the bases is no text
+        ("builtins.RuntimeError: handed in by the peer: connection reset by peer", Cause.NETWORK),
+        ("somewhere.NetworkError: odd", Cause.NETWORK),
+        ("somewhere.CorruptedShardError: odd", Cause.BAD_CHECKPOINT),
+    ],
+)
+def test_an_exceptions_name_alone_tells_only_where_no_word_is_of_the_world_outside(
+    text: str, cause: Cause | None
+) -> None:
+    found = recognise(text)
+    assert (found.signature.cause if found is not None else None) is cause
+
+
+@pytest.mark.parametrize("number", [5, 9, 14, 16, 19, 26, 29, 30, 39, 61, 62, 67, 72, 74, 77, 107, 108, 116, 117])
+def test_what_the_kernel_says_of_a_file_is_the_storages_by_its_number_and_by_its_words(number: int) -> None:
+    for text in (f"builtins.OSError: [Errno {number}] {os.strerror(number)}", f"cp: /x: {os.strerror(number)}"):
+        found = recognise(text, "log")
+        assert found is not None
+        assert found.signature.cause is Cause.STORAGE, text
+
+
+@pytest.mark.parametrize("number", [64, 70, 71, 88, 97, 98, 99, 100, 101, 102, 103, 105, 111, 112, 113])
+def test_what_the_kernel_says_of_a_connection_is_the_networks(number: int) -> None:
+    found = recognise(f"builtins.OSError: [Errno {number}] {os.strerror(number)}")
+    assert found is not None
+    assert found.signature.cause is Cause.NETWORK
+
+
+@pytest.mark.parametrize("status", [HTTPStatus(code) for code in (400, 401, 402, 403, 404, 410, 422, 451)])
+def test_what_a_server_refuses_is_the_users_however_it_is_spelt(status: HTTPStatus) -> None:
+    for text in (
+        f"requests.exceptions.HTTPError: {status.value} Client Error: {status.phrase} for url: https://h/x",
+        f"urllib.error.HTTPError: HTTP Error {status.value}: {status.phrase}",
+        f"aiohttp.client_exceptions.ClientResponseError: {status.value}, message='{status.phrase}', url='https://h/x'",
+    ):
+        found = recognise(text)
+        assert found is not None
+        assert found.signature.cause is Cause.USER_ERROR, text
+
+
+@pytest.mark.parametrize("status", [HTTPStatus(code) for code in (408, 425, 429, 500, 502, 503, 504)])
+def test_what_a_server_cannot_do_now_is_the_networks(status: HTTPStatus) -> None:
+    found = recognise(f"requests.exceptions.HTTPError: {status.value} Error: {status.phrase} for url: https://h/x")
+    assert found is not None
+    assert found.signature.cause is Cause.NETWORK
 
 
 @pytest.mark.parametrize(
