@@ -1,9 +1,8 @@
 """What an exception's name tells where its text tells nothing: whose it is, and so whose fault it may be.
 
 The weakest rows. A name is taken for an error of the user's only where no word of the text is of the world outside the
-program: of a device, another process, a connection, memory or a disk. Read for this: the 2,017 messages with which
-torch 2.13, transformers, accelerate, peft, trl, datasets and huggingface_hub raise a RuntimeError in Python. Nearly all
-speak of what the caller did; what does not has such a word.
+program: of a device, another process, a connection, memory or a disk. A bare RuntimeError, and an exception that the
+script itself has made, tell nothing: such an end is tried again, and a run ends when the same comes twice.
 """
 
 from __future__ import annotations
@@ -88,11 +87,13 @@ OWNERS = (
       r"|jsonargparse"
       r"|tyro|fire|draccus|absl|marshmallow|cerberus|voluptuous|antlr4|lark|pyparsing)\S*:",
       "whose business is settings", general=True, later=Cause.CRASHED),
+    Signature("asked_of_torch", Cause.USER_ERROR,
+      r"numpy is not available|could not infer dtype of|invalid process group specified",
+      "torch: what the caller asked for", later=Cause.CRASHED),
     Signature("of_the_program", Cause.USER_ERROR,
-      _LABEL + rf"(?!(?:builtins\.)?\w*warning\b)(?:(?:builtins\.)?(?:runtimeerror|exception|arithmeticerror"
-      rf"|referenceerror"
-      rf"|buffererror|unicodeerror)|(?:[a-z_]\w*\.)+\w+): (?![\s\S]*(?:{_OUTSIDE}))",
-      "torch, transformers, accelerate, peft, trl, datasets: each message of a RuntimeError, read",
+      _LABEL + rf"(?!(?:builtins\.)?\w*warning\b)(?:(?:builtins\.)?(?:arithmeticerror|referenceerror|buffererror"
+      rf"|unicodeerror)|(?!builtins\.|__main__\.)(?:[a-z_]\w*\.)+\w+): (?![\s\S]*(?:{_OUTSIDE}))",
+      "torch, transformers, accelerate, peft, trl, datasets: each message of an error of their own, read",
       general=True, later=Cause.CRASHED, where="record", bare=True),
     Signature("of_the_program", Cause.USER_ERROR,
       _LABEL + rf"(?:[a-z_]\w*\.)*[a-z]\w*(?:error|exception): (?!.*(?:{_OUTSIDE}))",

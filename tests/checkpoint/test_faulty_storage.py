@@ -54,7 +54,8 @@ VERIFY = (
     + """
 verdict = verify(root / "checkpoint-10", RUN)
 mark()
-print(json.dumps([type(verdict).__name__, getattr(verdict, "reason", None), getattr(verdict, "passing", None)]), file=sys.stderr)
+said = [type(verdict).__name__, getattr(verdict, "reason", None), getattr(verdict, "passing", None)]
+print(json.dumps(said), file=sys.stderr)
 os._exit(0)
 """
 )

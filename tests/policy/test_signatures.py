@@ -43,6 +43,8 @@ def test_rows_that_name_their_cause_come_first_then_echoes_and_bare_names_last()
     [
         ("builtins.RuntimeError: Numpy is not available", Cause.USER_ERROR),
         ("trl.errors.PackingError: sequences of two kinds", Cause.USER_ERROR),
+        ("builtins.RuntimeError: it never works", None),
+        ("__main__.OddError: it never works", None),
         ("builtins.RuntimeError: a worker was not available", None),
         ("builtins.RuntimeError: no answer from the server", None),
         ("builtins.RuntimeError", None),  # a class among the bases is no text

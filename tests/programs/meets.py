@@ -55,7 +55,7 @@ def meet(options: argparse.Namespace) -> None:
     count.write_text("x" * (met + 1))
     match options.how:
         case "crash":
-            raise RuntimeError("it crashed")
+            raise RuntimeError("it went wrong")
         case "refused":
             with socket.socket() as nobody:
                 nobody.bind(("127.0.0.1", 0))  # bound, so that nobody else listens there, and deaf

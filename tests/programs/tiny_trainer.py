@@ -61,7 +61,7 @@ class Places(TrainerCallback):
         if place.read_text() == "raise":
             if self.rank == 0:
                 place.unlink()
-                raise RuntimeError(f"asked to crash at {point}")
+                raise RuntimeError(f"asked to fail at {point}")
             return
         if place.read_text() == "eat":
             if self.rank == 0:
