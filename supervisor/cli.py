@@ -200,6 +200,27 @@ def verify(run_dir: Path, as_json: bool) -> None:
 
 
 @commands.command()
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option("--adapter", type=click.Path(path_type=Path), metavar="DIR", help="As peft and LoRA servers read it.")
+@click.option("--hf", type=click.Path(path_type=Path), metavar="DIR", help="As a stock Trainer resumes from it.")
+@click.option("--merged", type=click.Path(path_type=Path), metavar="DIR", help="Merged into its base model.")
+@_JSON
+def export(checkpoint: Path, adapter: Path | None, hf: Path | None, merged: Path | None, as_json: bool) -> None:
+    """Write CHECKPOINT, or a run's newest one, in other forms."""
+    from supervisor.engine.commands.exporting import export as write
+
+    asked = {"adapter": adapter, "hf": hf, "merged": merged}
+    made = write(checkpoint, {form: target for form, target in asked.items() if target is not None})
+    for remark in made.remarks:
+        click.echo(remark, err=True)
+    if as_json:
+        _print(made.as_json())
+    else:
+        for one in made.written:
+            click.echo(one.path)
+
+
+@commands.command()
 @_RUN_DIR
 @click.option("--checkpoint", "named", multiple=True, metavar="STEP", help="Only this one; may be repeated.")
 @click.option("--data", type=click.Path(path_type=Path), help="Measure them on this file: JSON lines or Parquet.")

@@ -33,5 +33,5 @@ members/     several nodes
   member       a node that does not lead; joining: its way in; leaderless: what it does whose leader is dead
   messages     what the two tell each other; news, warnings: what was heard of members and of their clouds
 
-commands/    submitting, sweeping, prefetching, planning, inspecting, comparing, stopping: one each
+commands/    submitting, sweeping, prefetching, planning, inspecting, comparing, exporting, stopping: one each
 """

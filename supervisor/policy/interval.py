@@ -30,8 +30,8 @@ from supervisor.policy.schedule import Seconds
 #: large cluster fails once in 154 days (6.5 in 1000 node-days: Meta's RSC-1, arXiv:2410.21680). Often: spot machines
 #: were taken away after 1.64 h each, from a set of 32 every eight minutes (Bamboo's trace of p3 instances); a run that
 #: loses its memory more often than that gets nowhere at any interval. A Gamma distribution with a shape above 0 would
-#: be simpler; but the one that is as wide holds rates far above its mean for impossible, and was seen to learn them so
-#: slowly that a hundred failures on such machines lost twice to three times what was needed.
+#: be simpler; but the one that is as wide holds rates far above its mean for impossible, and so learns them
+#: slowly.
 SELDOM_S, OFTEN_S = 154 * 86400.0, 500.0
 #: Where a commit does not fit into the grace, announced ends lose memory, too: once a day, a usual time limit, or more.
 ANNOUNCED_S = 86400.0

@@ -23,9 +23,11 @@ def batch_of(args: TrainingArguments | None) -> dict[str, int]:
 def base_of(model: Any) -> dict[str, Any]:
     """Which base model was trained, as far as its configuration tells."""
     config = getattr(model, "config", None)
+    method = getattr(getattr(config, "quantization_config", None), "quant_method", None)
     return {
         "name": getattr(config, "_name_or_path", None),
         "revision": getattr(config, "_commit_hash", None),
+        "quantization": None if method is None else str(getattr(method, "value", method)),
     }
 
 

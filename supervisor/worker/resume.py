@@ -162,37 +162,47 @@ class Resume:
         """
         target = self.directory / "stock"
         if leads:
-            self._write_shared(target)
+            work = self.directory / "stock.partial"
+            shutil.rmtree(work, ignore_errors=True)
+            work.mkdir(mode=0o700)
+            self.write_shared(work)
+            work.rename(target)
         _wait_for(target)
-        name = f"rng_state_{rank}.pth" if world_size > 1 else "rng_state.pth"
-        made = randomness.stock(self.rank(rank)["rng"])
-        if "cuda" in made and world_size > 1:
-            # The stock form has one state per visible device; a rank draws from its own only.
-            made["cuda"] = [made["cuda"]] * torch.cuda.device_count()
-        _save(made, target / name)
+        self.write_rank(target, rank, world_size, devices=torch.cuda.device_count())
         return target
 
-    def _write_shared(self, target: Path) -> None:
-        work = self.directory / "stock.partial"
-        shutil.rmtree(work, ignore_errors=True)
-        work.mkdir(mode=0o700)
+    def write_rank(self, target: Path, rank: int, world_size: int, *, devices: int) -> None:
+        """Write the random state of one rank.
+
+        Args:
+            target: a stock directory.
+            rank: whose.
+            world_size: ranks that are to resume from it.
+            devices: GPUs that the rank sees; the stock form has one state for each, and a rank draws from its own only.
+        """
+        made = randomness.stock(self.rank(rank)["rng"])
+        if "cuda" in made and world_size > 1:
+            made["cuda"] = [made["cuda"]] * devices
+        _save(made, target / (f"rng_state_{rank}.pth" if world_size > 1 else "rng_state.pth"))
+
+    def write_shared(self, target: Path) -> None:
+        """Write what all ranks share of the stock form into a directory that is there and empty."""
         for file in ("adapter_config.json", "trainer_state.json"):
             if file in self.parts:
-                self.parts[file].copy_to(work / file)
+                self.parts[file].copy_to(target / file)
         if not self.in_pieces():
-            self._write_tensors(work)
+            self._write_tensors(target)
         if self.state.get("scheduler") is not None:
-            _save(tree.decode(self.state["scheduler"]), work / "scheduler.pt")
+            _save(tree.decode(self.state["scheduler"]), target / "scheduler.pt")
         if self.state.get("scaler") is not None:
-            _save(tree.decode(self.state["scaler"]), work / "scaler.pt")
-        work.rename(target)
+            _save(tree.decode(self.state["scaler"]), target / "scaler.pt")
 
-    def _write_tensors(self, work: Path) -> None:
+    def _write_tensors(self, target: Path) -> None:
         for file in (ADAPTER, MODEL):
             if file in self.parts:
-                self.parts[file].copy_to(work / file)
+                self.parts[file].copy_to(target / file)
         optimizer = join_optimizer(self.tensors(OPTIMIZER), self.state["optimizer"])
-        _save(optimizer, work / "optimizer.pt")
+        _save(optimizer, target / "optimizer.pt")
 
 
 def carry_batch_size(stock: Path, args: Any) -> None:

@@ -231,6 +231,7 @@ def main() -> None:
     parser.add_argument("--samples", action="store_true", help="write down what each step is made of")
     parser.add_argument("--shards", type=int, help="FSDP of this version")
     parser.add_argument("--plain", action="store_true", help="a script that knows nothing of a supervisor")
+    parser.add_argument("--resume", help="with --plain: a stock checkpoint to go on from")
     parser.add_argument("--stubborn", action="store_true", help="always trains from its own beginning")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
@@ -293,7 +294,7 @@ def main() -> None:
         mix_on_cpu(trainer, options.scale)
     trainer.places = places
     trainer.samples = options.out / f"samples-{rank}.jsonl" if options.samples else None
-    trainer.train(resume_from_checkpoint=None if options.plain else resume_point())
+    trainer.train(resume_from_checkpoint=options.resume if options.plain else resume_point())
     places.reach("trained")
 
 

@@ -14,6 +14,7 @@ from supervisor.engine.opening import history
 from supervisor.engine.state.resuming import torn_ones, wanted_by
 from supervisor.errors import JobError
 from supervisor.job import read_resolved
+from supervisor.policy.ledger import Ledger
 from supervisor.report.find import check_run
 
 
@@ -70,7 +71,12 @@ def inspect(run_dir: Path) -> Inspection:
     ledger = history(run_dir)
     known = [run_dir / path for _, _, path in ledger.committed]
     found = survey(run_dir / "checkpoints", ledger.run_id, known)
-    return Inspection(found, torn_ones(run_dir), wanted_by(ledger, take_diverged=_takes_diverged(run_dir)))
+    return Inspection(found, torn_ones(run_dir), wants(run_dir, ledger))
+
+
+def wants(run_dir: Path, ledger: Ledger) -> Callable[[Manifest], bool]:
+    """Asks whether a run would go on from a checkpoint, as far as its manifest tells."""
+    return wanted_by(ledger, take_diverged=_takes_diverged(run_dir))
 
 
 def _takes_diverged(run_dir: Path) -> bool:
