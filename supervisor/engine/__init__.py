@@ -8,6 +8,7 @@ loop         looks, asks, acts, and writes the journal
 seeing       beats, slots and memories made into a situation
 wishes       what somebody outside wants
 course       what follows an attempt; ending, verdicts: why it ended, and how one leaves
+converting   asks a process that knows torch
 disk         small reads and writes that may hang; tenure: the lease renewed
 telling      keeps the process alive that tells people
 world        what the loop is given of the machine; attempt: the order that all nodes get
@@ -24,6 +25,7 @@ state/       the training's state
   checkpoints  what is due and on its way; commits: made on a thread
   pace         how often that is, and what it costs; best: the state that was measured best is to be on disk
   retention    what stays there
+  beginning    what `start_from` names, taken in; given: a checkpoint that somebody names
   origin       where the next attempt goes on from; resuming: chosen over board and disk
   diverging    losses gone wrong, and what they mean for a state to count
 

@@ -28,9 +28,9 @@ from supervisor.engine.opening import (
     check_terms,
     history,
     is_done,
-    open_run,
 )
 from supervisor.engine.ranks.predecessor import end_supervisor, end_workers
+from supervisor.engine.state.beginning import begin_run
 from supervisor.engine.state.memory import Memory
 from supervisor.engine.world import World
 from supervisor.errors import DiskError, ExitCode, JobError, MachineError, SupervisorError
@@ -79,6 +79,8 @@ def lead(job: Job, terms: Terms, world: World, stand: Stand) -> ExitCode:
         return signalled.code
     try:
         return _owned(job, terms, world, stand, lease)
+    except _Signalled as signalled:
+        return signalled.code
     finally:
         try:
             lease.release()
@@ -106,7 +108,8 @@ def _owned(job: Job, terms: Terms, world: World, stand: Stand, lease: Lease) -> 
         world.tell("already_finished", {"run_dir": str(job.run_dir)})
         return ExitCode.FINISHED
     _check_processes(before, terms, world)
-    opened = open_run(job, journal, before, terms)
+    wait = partial(_wait, world.inbox)
+    opened = begin_run(job, journal, before, terms, world_size=world.world_size, lease=lease, wait=wait)
     adopt_orphans()
     crew = _crew(job, world, stand, lease, opened.run_id) if world.nodes > 1 else None
     board = Board(opened.run_id, world.processes, board_roots(), room, anonymous=lease.owner.job is not None)

@@ -118,6 +118,9 @@ def event(record: Record) -> str | None:  # noqa: PLR0911, PLR0912 - one case pe
             return f"{head}{_processes(record.count('world_size'))} starting"
         case "training_started":
             return f"{head}training {origin(step, record.text('source'))}"
+        case "checkpoint_committed" if record.text("start_from"):
+            detail = one_line(record.text("detail"))
+            return f"begins with step {step} of {one_line(record.text('start_from'))}{detail and f' ({detail})'}"
         case "checkpoint_committed":
             written = record.number("write_s")
             took = f" written in {written:.1f} s" if written is not None else ""

@@ -57,19 +57,23 @@ def merged(checkpoint: Path, target: Path, request: Mapping[str, Any]) -> list[s
 FORMS: dict[str, Callable[[Path, Path, Mapping[str, Any]], list[str]]] = {"hf": stock, "merged": merged}
 
 
-def main() -> None:
-    """Answer one request."""
-    answer = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+def answer(forms: Mapping[str, Callable[[Path, Path, Mapping[str, Any]], list[str]]]) -> None:
+    """Read one request, do what it asks for, and answer it.
+
+    Args:
+        forms: what can be asked for under `form`.
+    """
+    told_to = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     request = json.load(sys.stdin)
     try:
-        remarks = FORMS[request["form"]](Path(request["checkpoint"]), Path(request["target"]), request)
+        remarks = forms[request["form"]](Path(request["checkpoint"]), Path(request["target"]), request)
         told: dict[str, Any] = {"remarks": remarks}
     except SupervisorError as error:
         told = {"problem": error.problem, "remedy": error.remedy}
-    with answer:
-        json.dump(told, answer)
+    with told_to:
+        json.dump(told, told_to)
 
 
 if __name__ == "__main__":
-    main()
+    answer(FORMS)

@@ -77,6 +77,33 @@ def stock(state: dict[str, Any]) -> dict[str, Any]:
     return made
 
 
+def from_stock(made: dict[str, Any], device: int = 0) -> dict[str, Any]:
+    """What `stock` was made of, if it is a random state that can be put back.
+
+    Args:
+        made: as a Trainer keeps it.
+        device: index of the rank's own GPU, where there is a state for each.
+
+    Raises:
+        Exception: whatever the generators say of it, or a missing key.
+    """
+    version, words, gauss = made["python"]
+    kind, keys, position, has_gauss, cached = made["numpy"]
+    random.Random().setstate((version, tuple(words), gauss))  # noqa: S311 - only to see whether it can be set
+    np.random.RandomState().set_state((kind, keys, position, has_gauss, cached))
+    torch.Generator().set_state(made["cpu"])
+    state: dict[str, Any] = {
+        "python": {"version": version, "words": _base64(struct.pack(f"<{len(words)}Q", *words)), "gauss": gauss},
+        "numpy": tree.encode([str(kind), np.asarray(keys), int(position), int(has_gauss), float(cached)]),
+        "cpu": tree.encode(made["cpu"]),
+    }
+    gpu = made.get("cuda")
+    gpu = gpu[device % len(gpu)] if isinstance(gpu, list | tuple) and gpu else gpu
+    if isinstance(gpu, torch.Tensor):
+        state["cuda"] = tree.encode(gpu)
+    return state
+
+
 def restore(state: dict[str, Any]) -> None:
     """Put a captured state back."""
     put(stock(state))

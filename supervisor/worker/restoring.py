@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from supervisor.checkpoint.shards import own_file
+from supervisor.errors import JobError
 from supervisor.worker import sharded, sums, tree
 from supervisor.worker.capture import ADAPTER, BUFFER, EXTRA, MODEL, ModelCapture, Tensors
 from supervisor.worker.resume import Resume
@@ -14,7 +15,9 @@ from supervisor.worker.warmup import rebuild_buckets
 
 
 def model_files(resume: Resume) -> dict[str, Tensors]:
-    """What was saved of the model, whole."""
+    """What was saved of the model, whole; what a stock checkpoint holds the Trainer has loaded."""
+    if _loaded(resume):
+        return {}
     return {file: resume.tensors(file) for file in (ADAPTER, MODEL, EXTRA)}
 
 
@@ -34,6 +37,13 @@ def restore(resume: Resume, rank: int, trainer: Any, model: ModelCapture, given:
         if trainer.args.world_size > 2:
             rebuild_buckets(trainer, given["train_dataloader"])
     shard = sharded.some_shard(model.model)
+    if _loaded(resume):
+        if shard is not None:
+            raise JobError(
+                "`start_from` names a stock checkpoint, and this model is in shards: it cannot be put into them",
+                "begin without FSDP, and go on with it from the first checkpoint of this run (`--accept-changes`)",
+            )
+        return
     files = {file: sharded.saved(resume, file, rank, shard) for file in (ADAPTER, MODEL, EXTRA)}
     if shard is not None:
         own = resume.tensors(own_file(rank))
@@ -43,6 +53,10 @@ def restore(resume: Resume, rank: int, trainer: Any, model: ModelCapture, given:
         sharded.restore_optimizer(given["optimizer"], resume, rank, shard)
         if resume.state.get("scheduler") is not None:
             given["lr_scheduler"].load_state_dict(tree.decode(resume.state["scheduler"]))
+
+
+def _loaded(resume: Resume) -> bool:
+    return bool(resume.state.get("imported"))
 
 
 def _restore_sums(resume: Resume, rank: int, trainer: Any) -> None:

@@ -153,7 +153,7 @@ class SnapshotTaker:
 
     def _lay_out(self, files: Mapping[str, Tensors], json_bytes: int, wholes: Mapping[str, Tensors]) -> None:
         """Find or ask for a region that holds these tensors, and map it."""
-        images = {file: _image(tensors, wholes.get(file)) for file, tensors in files.items() if tensors}
+        images = {file: image_of(tensors, wholes.get(file)) for file, tensors in files.items() if tensors}
         cuda = any(t.is_cuda for t in flat(files))
         geometry = region(images, slots=5 if cuda else 3, json_bytes=2 * json_bytes + JSON_ROOM_BYTES)
         path, geometry = self._region(geometry)
@@ -198,7 +198,8 @@ def _bytes(tensor: torch.Tensor) -> int:
     return int(tensor.numel() * tensor.element_size())
 
 
-def _image(tensors: Tensors, wholes: Tensors | None = None) -> Image:
+def image_of(tensors: Tensors, wholes: Tensors | None = None) -> Image:
+    """The safetensors file that these tensors make up; types that it does not know stand in it as bytes."""
     # Wider elements first, which aligns all; then those of a GPU together, so that few large
     # copies bring them over.
     ordered = sorted(tensors.items(), key=lambda item: (-item[1].element_size(), not item[1].is_cuda, item[0]))

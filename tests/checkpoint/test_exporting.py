@@ -12,7 +12,8 @@ from harness import command
 
 from supervisor.checkpoint.contents import ADAPTER, ADAPTER_CONFIG
 from supervisor.checkpoint.parts import part_from_bytes
-from supervisor.engine.commands.exporting import Source, export
+from supervisor.engine.commands.exporting import export
+from supervisor.engine.state.given import Given
 from supervisor.errors import JobError
 from supervisor.journal import Journal
 
@@ -121,7 +122,7 @@ def test_a_whole_model_has_no_adapter(tmp_path: Path) -> None:
 def test_the_base_is_the_one_that_the_state_names_else_the_adapter_s() -> None:
     config = {"base_model_name_or_path": "c", "revision": "r"}
     named = [
-        Source(Path("x"), None, state, config).base
+        Given(Path("x"), None, state, config).base
         for state in ({"base": {"name": "s", "revision": "t"}}, {"base": {"name": "s"}}, {"base": {"name": None}}, {})
     ]
     assert named == [("s", "t"), ("s", None), ("c", "r"), ("c", "r")]

@@ -6,10 +6,7 @@ An adapter is copied here; the other forms need torch and are written by a proce
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,50 +14,20 @@ from typing import Any
 
 from supervisor.checkpoint.contents import ADAPTER, ADAPTER_CONFIG, STATE, check_file
 from supervisor.checkpoint.files import OPEN_DIRECTORY, open_file
-from supervisor.checkpoint.flaws import FlawError, load_json
-from supervisor.checkpoint.inventory import newest_intact
-from supervisor.checkpoint.manifest import Entry, Manifest
+from supervisor.checkpoint.flaws import FlawError
+from supervisor.checkpoint.manifest import Entry
 from supervisor.checkpoint.parts import part_from_range
 from supervisor.checkpoint.refusals import StorageError, naming
 from supervisor.checkpoint.staging import Staging, staging
 from supervisor.checkpoint.sweep import sweep_partials
 from supervisor.checkpoint.verify import Intact, verify
-from supervisor.engine.commands.inspecting import wants
-from supervisor.engine.opening import history
-from supervisor.errors import JobError, MachineError
+from supervisor.engine.converting import ask
+from supervisor.engine.state.given import Given, find_given, read_object
+from supervisor.errors import JobError
 from supervisor.journal import JOURNAL
 
 FINAL = "final"
 _EXTRA = "extra.safetensors"
-#: The largest adapter configuration or state that is read whole [B].
-_MAX_JSON_BYTES = 256 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """What is exported.
-
-    Attributes:
-        path: its directory.
-        manifest: what was committed; None for `final/`, which has none.
-        state: of ``state.json``; empty for `final/`.
-        config: of the adapter; None without one.
-    """
-
-    path: Path
-    manifest: Manifest | None
-    state: Mapping[str, Any]
-    config: Mapping[str, Any] | None
-
-    @property
-    def base(self) -> tuple[str | None, str | None]:
-        """Name and revision of the base model, as far as they are told."""
-        told, config = self.state.get("base"), self.config or {}
-        pairs = [(config.get("base_model_name_or_path"), config.get("revision"))]
-        if isinstance(told, dict):
-            pairs.insert(0, (told.get("name"), told.get("revision")))
-        name, revision = next((pair for pair in pairs if isinstance(pair[0], str) and pair[0]), (None, None))
-        return name, (revision if isinstance(revision, str) and revision else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +49,7 @@ class Export:
         remarks: what the user should know.
     """
 
-    source: Source
+    source: Given
     written: list[Written] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
 
@@ -120,41 +87,19 @@ def export(checkpoint: Path, targets: Mapping[str, Path]) -> Export:
     return made
 
 
-def find_source(checkpoint: Path) -> Source:
-    """Find and verify what a path stands for.
+def find_source(checkpoint: Path) -> Given:
+    """Find and verify what a path stands for; besides what a checkpoint can be, a run's `final/`.
 
     Raises:
         JobError: it is no checkpoint, or not an intact one.
     """
     checkpoint = checkpoint.absolute()
-    if (checkpoint / JOURNAL).is_file():
-        return _newest(checkpoint)
     if checkpoint.name == FINAL and (checkpoint.parent / JOURNAL).is_file():
         return _final(checkpoint)
-    verdict = verify(checkpoint.resolve(), None)
-    if not isinstance(verdict, Intact):
-        what = type(verdict).__name__.lower()
-        raise JobError(f"{checkpoint} is {what}: {verdict.reason}", "see `supervisor verify RUN_DIR` for intact ones")
-    return _source(checkpoint, verdict.manifest)
+    return find_given(checkpoint)
 
 
-def _newest(run_dir: Path) -> Source:
-    ledger = history(run_dir)
-    known = [run_dir / path for _, _, path in ledger.committed]
-    found = newest_intact(run_dir / "checkpoints", ledger.run_id, known, wants(run_dir, ledger))
-    if found.intact is None or not isinstance(found.intact.verdict, Intact):
-        reasons = [f"{one.path.name}: {getattr(one.verdict, 'reason', '')}" for one in found.rejected]
-        listed = f" ({'; '.join(reasons[:3])})" if reasons else ""
-        raise JobError(f"{run_dir} holds no intact checkpoint{listed}", "see `supervisor verify`")
-    return _source(found.intact.path, found.intact.verdict.manifest)
-
-
-def _source(checkpoint: Path, manifest: Manifest) -> Source:
-    config = _json(checkpoint, ADAPTER_CONFIG) if ADAPTER in manifest.files else None
-    return Source(checkpoint, manifest, _json(checkpoint, STATE), config)
-
-
-def _final(path: Path) -> Source:
+def _final(path: Path) -> Given:
     """The adapter that a run ended with: it has no manifest, so what can be known is that its files make sense."""
     with naming(f"reading {path}"):
         try:
@@ -168,14 +113,14 @@ def _final(path: Path) -> Source:
             raise JobError(f"{path} holds no adapter: {error.filename} is missing", "give a checkpoint") from error
         except FlawError as flaw:
             raise JobError(f"{path} is torn: {flaw.reason}", "give a checkpoint, which has digests") from flaw
-    return Source(path, None, {"base": _base_beside(path.parent)}, _json(path, ADAPTER_CONFIG))
+    return Given(path, None, {"base": _base_beside(path.parent)}, read_object(path / ADAPTER_CONFIG))
 
 
 def _base_beside(run_dir: Path) -> Any:
     """The base model that a run's checkpoints tell of: `final/` has its name, but no revision."""
     for directory in (run_dir / "checkpoints").glob("checkpoint-*"):
         if isinstance(verify(directory, None), Intact):
-            return _json(directory, STATE).get("base")
+            return read_object(directory / STATE).get("base")
     return None
 
 
@@ -187,17 +132,6 @@ def _look(name: str, directory_fd: int) -> None:
         raise FlawError(f"{name}: {flaw.reason}") from flaw
     finally:
         os.close(fd)
-
-
-def _json(directory: Path, name: str) -> dict[str, Any]:
-    path = directory / name
-    with naming(f"reading {path}"):
-        data = path.read_bytes() if path.stat().st_size <= _MAX_JSON_BYTES else b""
-    try:
-        value = load_json(data)
-    except FlawError as flaw:
-        raise JobError(f"{path}: {flaw.reason}", "give another checkpoint") from flaw
-    return value if isinstance(value, dict) else {}
 
 
 def _check_targets(targets: Mapping[str, Path]) -> None:
@@ -216,7 +150,7 @@ def _check_targets(targets: Mapping[str, Path]) -> None:
             raise JobError(f"{target} was named for two forms, or holds another", "give each a directory of its own")
 
 
-def _check_form(source: Source, form: str) -> None:
+def _check_form(source: Given, form: str) -> None:
     if form == "hf" and source.manifest is None:
         raise JobError(
             f"{source.path} is no checkpoint: optimizer and random states are not in it", "give a checkpoint"
@@ -230,7 +164,7 @@ def _check_form(source: Source, form: str) -> None:
         )
 
 
-def _remarks(source: Source, targets: Mapping[str, Path]) -> list[str]:
+def _remarks(source: Given, targets: Mapping[str, Path]) -> list[str]:
     """What is not to be had in the forms that were asked for."""
     told = []
     extra = source.manifest is not None and _EXTRA in source.manifest.files
@@ -247,7 +181,7 @@ def _remarks(source: Source, targets: Mapping[str, Path]) -> list[str]:
     return told
 
 
-def _write(source: Source, form: str, target: Path, remarks: list[str]) -> Written:
+def _write(source: Given, form: str, target: Path, remarks: list[str]) -> Written:
     doing = f"exporting to {target}"
     with naming(doing):
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -262,7 +196,7 @@ def _write(source: Source, form: str, target: Path, remarks: list[str]) -> Writt
     return Written(form, target, size)
 
 
-def _copy_adapter(source: Source, staged: Staging) -> None:
+def _copy_adapter(source: Given, staged: Staging) -> None:
     """Copy the adapter, and see that what was read now is what was committed."""
     files = [source.path / name for name in (ADAPTER, ADAPTER_CONFIG)]
     entries = staged.write([part_from_range(f.name, f, 0, f.stat().st_size) for f in files])
@@ -272,7 +206,7 @@ def _copy_adapter(source: Source, staged: Staging) -> None:
             raise StorageError(f"{source.path / name} changed while it was being read", "try again")
 
 
-def _ask(source: Source, form: str, target: Path) -> list[str]:
+def _ask(source: Given, form: str, target: Path) -> list[str]:
     """Have the process that knows torch write a form.
 
     Raises:
@@ -289,20 +223,7 @@ def _ask(source: Source, form: str, target: Path) -> list[str]:
         "step": None if source.manifest is None else source.manifest.step,
         "world_size": None if source.manifest is None else source.manifest.world_size,
     }
-    command = [sys.executable, "-m", "supervisor.worker.exporting"]
-    # What it says besides its answer is talk, and goes where ours goes.
-    done = subprocess.run(command, input=json.dumps(request), stdout=subprocess.PIPE, text=True, check=False)
-    try:
-        answer = json.loads(done.stdout)
-    except ValueError:
-        answer = None
-    if done.returncode != 0 or not isinstance(answer, dict):
-        raise MachineError(
-            f"the process that writes the {form} form ended with {done.returncode}", "see the lines above"
-        )
-    if "problem" in answer:
-        raise JobError(str(answer["problem"]), str(answer["remedy"]))
-    return [str(remark) for remark in answer["remarks"]]
+    return ask("exporting", request)
 
 
 def _settle(staged: Staging) -> int:

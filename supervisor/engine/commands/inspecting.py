@@ -11,10 +11,8 @@ from supervisor.checkpoint.inventory import Found, survey
 from supervisor.checkpoint.manifest import Manifest
 from supervisor.checkpoint.verify import Foreign, Intact, Torn
 from supervisor.engine.opening import history
-from supervisor.engine.state.resuming import torn_ones, wanted_by
-from supervisor.errors import JobError
-from supervisor.job import read_resolved
-from supervisor.policy.ledger import Ledger
+from supervisor.engine.state.given import wants
+from supervisor.engine.state.resuming import torn_ones
 from supervisor.report.find import check_run
 
 
@@ -72,19 +70,6 @@ def inspect(run_dir: Path) -> Inspection:
     known = [run_dir / path for _, _, path in ledger.committed]
     found = survey(run_dir / "checkpoints", ledger.run_id, known)
     return Inspection(found, torn_ones(run_dir), wants(run_dir, ledger))
-
-
-def wants(run_dir: Path, ledger: Ledger) -> Callable[[Manifest], bool]:
-    """Asks whether a run would go on from a checkpoint, as far as its manifest tells."""
-    return wanted_by(ledger, take_diverged=_takes_diverged(run_dir))
-
-
-def _takes_diverged(run_dir: Path) -> bool:
-    try:
-        recovery = read_resolved(run_dir / "job.yaml").get("recovery")
-    except JobError:
-        return False  # it is lost or damaged; the next start writes it anew
-    return isinstance(recovery, dict) and recovery.get("on_nan") == "ignore"
 
 
 def _entry(one: Found, *, wanted: bool) -> dict[str, Any]:

@@ -11,10 +11,12 @@ from typing import Any
 
 from supervisor.board.store import PREFIX, human_bytes, left_behind
 from supervisor.checkpoint.inventory import Found, newest_intact
+from supervisor.checkpoint.names import checkpoint_name
 from supervisor.checkpoint.verify import Intact
 from supervisor.engine.attempt import AttemptOrder, Start
 from supervisor.engine.machine import board_roots, count_processes, room, spare_bytes
 from supervisor.engine.opening import Terms, check_terms, history, is_done
+from supervisor.engine.state.beginning import Beginning, due, find_beginning
 from supervisor.engine.state.memory import Whole, peek
 from supervisor.engine.state.pace import interval_of, period_of
 from supervisor.engine.state.resuming import diverged_ones, torn_ones, wanted_by
@@ -124,6 +126,7 @@ def plan(job: Job) -> Plan:
         diverged=diverged_ones(newest.unwanted, ledger),
     )
     going_on = chosen.candidate if isinstance(chosen, FromCandidate) else None
+    begins = find_beginning(job, processes * job.launch.nodes) if due(job, ledger, terms) else None
     size = found.verdict.bytes if found is not None and isinstance(found.verdict, Intact) else None
     attempt = ledger.attempts + 1
     name = PREFIX + (ledger.run_id or "<run id>")
@@ -142,7 +145,7 @@ def plan(job: Job) -> Plan:
             lineage=ledger.lineage,
             rendezvous=Rendezvous("127.0.0.1" if job.launch.nodes == 1 else "LEADER", free_port(), job.launch.nodes),
             processes=processes,
-            start=Start(checkpoint=found.path if found is not None else None),
+            start=Start(checkpoint=_start_path(job, found, begins)),
             adaptation=ledger.adaptation,
         ),
         board=board_roots()[0] / name,
@@ -156,9 +159,9 @@ def plan(job: Job) -> Plan:
         nodes=job.launch.nodes,
         processes=processes,
         gpus=gpus,
-        resume_from=str(found.path) if found is not None else None,
-        resume_step=going_on.step if going_on is not None else 0,
-        resume_source=going_on.source if going_on is not None else "fresh",
+        resume_from=str(found.path) if found is not None else str(begins.path) if begins is not None else None,
+        resume_step=going_on.step if going_on is not None else begins.step if begins is not None else 0,
+        resume_source=going_on.source if going_on is not None else "checkpoint" if begins is not None else "fresh",
         refused=chosen.reason if isinstance(chosen, Refuse) else None,
         finished=is_done(job, ledger, terms),
         every=_every(job, ledger),
@@ -181,6 +184,13 @@ def _every(job: Job, ledger: Ledger) -> str:
     found = interval_of(asked, ledger.exposure, grace_s)
     why = ", until the first shows what one costs" if found is None else f": {found.words()}"
     return f"{period} (auto{why})" if isinstance(asked, Auto) else str(period)
+
+
+def _start_path(job: Job, found: Found | None, begins: Beginning | None) -> Path | None:
+    """Where the checkpoint lies that an attempt would start from; what a run begins with is taken in first."""
+    if found is not None or begins is None:
+        return None if found is None else found.path
+    return job.run_dir / "checkpoints" / checkpoint_name(begins.step)
 
 
 def _candidates(ledger: Ledger, found: Found | None, processes: int, *, take_diverged: bool) -> list[Candidate]:
