@@ -246,7 +246,9 @@ class Job(_Section):
         dict[str, Annotated[str, PlainValidator(_variable), WithJsonSchema({"type": "string"})]],
         AfterValidator(_variables),
     ] = Field(default_factory=dict, description="a mapping of environment variables to text")
-    start_from: str | None = Field(default=None, description="null, or the path of a checkpoint to begin with")
+    start_from: str | None = Field(
+        default=None, description="null, or the path of a checkpoint, or of a run, to begin with"
+    )
     hooks: Annotated[Literal["auto", "off"], BeforeValidator(switch)] = Field(
         default="auto", description="auto or off: add the callback to transformers and TRL scripts by itself"
     )
@@ -278,15 +280,14 @@ class Later:
 #: Every key that is accepted only with what is built; a release that builds more removes the line.
 LATER = (
     Later("checkpoint.mirror", (None,)),
-    Later("start_from", (None,)),
 )
 
 
 def not_built(job: Job) -> list[tuple[Later, Any]]:
     """List the keys of ``job`` that ask for what comes with a later release, with their values.
 
-    >>> [later.key for later, _ in not_built(Job(program="jobs.lora", start_from="old/checkpoint-3"))]
-    ['start_from']
+    >>> [later.key for later, _ in not_built(Job(program="jobs.lora"))]
+    []
     """
     found = []
     for later in LATER:

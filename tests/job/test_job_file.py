@@ -112,7 +112,6 @@ def test_what_cannot_work_is_answered_with_line_key_and_remedy(
     ("line", "key", "default"),
     [
         ("checkpoint: {mirror: s3://bucket/x}", "checkpoint.mirror: s3://bucket/x", "(null)"),
-        ("start_from: old/checkpoint-3", "start_from: old/checkpoint-3", "(null)"),
     ],
 )
 def test_what_is_not_built_yet_is_refused_with_its_default(here: Path, line: str, key: str, default: str) -> None:
