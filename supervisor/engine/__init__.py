@@ -26,6 +26,7 @@ state/       the training's state
   pace         how often that is, and what it costs; best: the state that was measured best is to be on disk
   retention    what stays there
   beginning    what `start_from` names, taken in; given: a checkpoint that somebody names
+  own          what a program writes without us, found and judged
   origin       where the next attempt goes on from; resuming: chosen over board and disk
   diverging    losses gone wrong, and what they mean for a state to count
 

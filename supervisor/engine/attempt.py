@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from supervisor.board.slots import Identity
 from supervisor.launch.command import Rendezvous
@@ -29,6 +30,17 @@ class Start:
     trained: bool = False
     identity: Identity | None = None
     accumulation: int | None = None
+
+    def told(self) -> dict[str, Any]:
+        """For the journal: what our hooks resume from, or what the program is handed to do it by itself.
+
+        >>> Start().told(), Start(checkpoint=Path("/out/step_4")).told()["handed"]
+        ({'resume_step': None, 'source': 'fresh'}, '/out/step_4')
+        """
+        if self.source != "fresh":
+            return {"resume_step": self.step, "source": self.source}
+        handed = {} if self.checkpoint is None else {"handed": str(self.checkpoint)}
+        return {"resume_step": None, "source": self.source, **handed}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -356,8 +356,7 @@ class Loop:
             "attempt_started",
             attempt=attempt,
             world_size=self.world.world_size,
-            resume_step=None if start.source == "fresh" else start.step,
-            source=start.source,
+            **start.told(),
             lineage=self.ledger.lineage,
         )
         self._team.begin(
@@ -424,7 +423,8 @@ class Loop:
             explained(self._wishes, self._allocation),
             trained_before=self.ledger.best_step > 0,
         )
-        step = max(whole.step if whole is not None else 0, min((beat.step for beat in beats), default=0))
+        own = self._origin.own_step(self.ledger, leaving=self._wishes.wish is not Wish.GO_ON)
+        step = max(whole.step if whole is not None else 0, min((beat.step for beat in beats), default=0), own)
         # At step 0 nothing has been settled: such an attempt bore nothing.
         nodes = self._team.blamed(verdict) or self._vigil.hosts
         told = {"nodes": list(nodes)} if nodes else {}

@@ -278,9 +278,7 @@ class Later:
 
 
 #: Every key that is accepted only with what is built; a release that builds more removes the line.
-LATER = (
-    Later("checkpoint.mirror", (None,)),
-)
+LATER = (Later("checkpoint.mirror", (None,)),)
 
 
 def not_built(job: Job) -> list[tuple[Later, Any]]:

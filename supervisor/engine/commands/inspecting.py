@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from supervisor.checkpoint.inventory import Found, survey
 from supervisor.checkpoint.manifest import Manifest
+from supervisor.checkpoint.programs import Judged
 from supervisor.checkpoint.verify import Foreign, Intact, Torn
 from supervisor.engine.opening import history
 from supervisor.engine.state.given import wants
+from supervisor.engine.state.own import Own
 from supervisor.engine.state.resuming import torn_ones
 from supervisor.report.find import check_run
 
@@ -24,23 +26,30 @@ class Inspection:
         found: those below ``checkpoints/``, the intact ones first, newest first.
         set_aside: those below ``torn/``, with the reason.
         wanted: asks whether one would be resumed from, as far as its manifest tells.
+        own: those that its program writes by itself, newest first.
+        handed: which of these it would be handed.
     """
 
     found: list[Found]
     set_aside: tuple[str, ...]
     wanted: Callable[[Manifest], bool] = lambda _manifest: True
+    own: Sequence[Judged] = ()
+    handed: Path | None = None
 
     @property
     def resume_from(self) -> Path | None:
-        """The newest intact one that counts."""
-        return next((f.path for f in self.found if isinstance(f.verdict, Intact) and self._wants(f)), None)
+        """The newest intact one that counts; without any of ours the program's own that it would be handed."""
+        ours = next((f.path for f in self.found if isinstance(f.verdict, Intact) and self._wants(f)), None)
+        return ours or self.handed
 
     def _wants(self, one: Found) -> bool:
         return isinstance(one.verdict, Intact) and self.wanted(one.verdict.manifest)
 
     def as_json(self) -> dict[str, Any]:
         """The contract's `verify --json`."""
-        listed = [_entry(one, wanted=self._wants(one)) for one in self.found]
+        own = {one.named.path: _own_entry(one) for one in self.own}
+        listed = [_entry(one, wanted=self._wants(one)) for one in self.found if one.path not in own]
+        listed += own.values()
         for line in self.set_aside:
             path, _, reason = line.partition(": ")
             listed.append({"path": path, "step": _step(path), "state": "torn", "reason": reason, "bytes": None})
@@ -69,7 +78,18 @@ def inspect(run_dir: Path) -> Inspection:
     ledger = history(run_dir)
     known = [run_dir / path for _, _, path in ledger.committed]
     found = survey(run_dir / "checkpoints", ledger.run_id, known)
-    return Inspection(found, torn_ones(run_dir), wants(run_dir, ledger))
+    own = Own(run_dir)
+    if not ledger.committed:
+        own.look()
+    handed = own.newest.path if own.newest is not None else None
+    return Inspection(found, torn_ones(run_dir), wants(run_dir, ledger), own.listed(), handed)
+
+
+def _own_entry(one: Judged) -> dict[str, Any]:
+    """One that the program wrote: nobody can say that it is intact, only what is wrong with it."""
+    reason = f"the program's own, {one.reason or 'nothing wrong to be seen'}"
+    state = "foreign" if one.known else "unknown"
+    return {"path": str(one.named.path), "step": one.named.number, "state": state, "reason": reason, "bytes": None}
 
 
 def _entry(one: Found, *, wanted: bool) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from supervisor.checkpoint.commit import Committed, commit
 from supervisor.checkpoint.contents import ADAPTER, STATE, TRAINER_STATE
 from supervisor.checkpoint.files import OPEN_DIRECTORY, open_file, remove_tree
 from supervisor.checkpoint.flaws import FlawError
-from supervisor.checkpoint.foreign import files_of
+from supervisor.checkpoint.foreign import check_directory, check_file, files_of
 from supervisor.checkpoint.manifest import Manifest
 from supervisor.checkpoint.parts import Part, part_from_bytes, part_from_range
 from supervisor.checkpoint.refusals import StorageError, naming
@@ -30,6 +30,7 @@ from supervisor.checkpoint.verify import Foreign, verify
 from supervisor.engine.converting import ask
 from supervisor.engine.opening import Opened, Terms, as_mapping, open_run
 from supervisor.engine.state.given import Given, find_given, read_object
+from supervisor.engine.state.own import remember
 from supervisor.errors import DiskError, JobError
 from supervisor.job import Job, is_ours
 from supervisor.journal import JOURNAL, Journal
@@ -102,6 +103,11 @@ def _foreign(path: Path, *, by_itself: bool) -> Beginning | None:
         JobError: it is no stock Trainer's, or not all of one.
     """
     if by_itself:
+        with naming(f"reading {path}"):
+            try:
+                (check_directory if path.is_dir() else check_file)(path)
+            except FlawError as flaw:
+                raise JobError(f"{_KEY}{path}: {flaw.reason}", "begin with another checkpoint") from flaw
         return None
     with naming(f"reading {path}"):
         try:
@@ -162,12 +168,16 @@ def begin_run(
         DiskError: a file system refused.
     """
     begins = find_beginning(job, world_size) if due(job, ledger, terms) else None
+    anew = ledger.run_id is None or terms.fresh
     if begins is None:
-        return open_run(job, journal, ledger, terms)
+        opened = open_run(job, journal, ledger, terms)
+        remember(job, anew=anew)
+        return opened
     with ExitStack() as stack:
         # Open before the run is: a fresh start may move what it begins with out of the way.
         brought = stack.enter_context(_brought(begins, job, world_size, _Waiting(lease, wait)))
         opened = open_run(job, journal, ledger, terms)
+        remember(job, anew=anew)
         committed = _take_in(brought, begins, job, opened, lease)
     record = journal.append(
         "checkpoint_committed",

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from supervisor.checkpoint.programs import Judged
 from supervisor.engine.attempt import Start
+from supervisor.engine.disk import Disk
 from supervisor.engine.state.assembly import TornSnapshotError
 from supervisor.engine.state.checkpoints import Checkpoints
 from supervisor.engine.state.commits import write_final_from
@@ -18,6 +20,9 @@ from supervisor.policy.batch import Batch
 from supervisor.policy.causes import Cause
 from supervisor.policy.ledger import Ledger
 from supervisor.policy.resume import Refuse
+
+#: How long a name is looked for while there is no time [s].
+GLANCE_S = 0.5
 
 
 @dataclass(slots=True)
@@ -39,6 +44,7 @@ class Origin:
     attend: Callable[[Callable[[], Any]], Any]
     _looked: bool = False  # the disk was verified since the last start
     _lineage: int = 0  # of the run, then
+    _said: set[str] = field(default_factory=set)
 
     def look_at_disk(self, ledger: Ledger) -> None:
         """Verify what is on disk; say what is torn, and what cannot be read or is gone."""
@@ -55,7 +61,35 @@ class Origin:
                 detail=f"{name} was committed, and the file system does not show it",
                 decision="the newest that it shows counts",
             )
+        for one in self.resuming.own.torn:
+            self._pass_over(one)
         self.checkpoints.newest = disk.newest.step if disk.newest is not None else -1
+
+    def _pass_over(self, one: Judged) -> None:
+        """One of the program's own is no good: said once."""
+        detail = f"{one.named.path}, which the program wrote itself: {one.reason}"
+        if detail not in self._said:
+            self._said.add(detail)
+            cause = Cause.BAD_CHECKPOINT if one.known else Cause.STORAGE
+            self.write("incident", cause=cause.value, detail=detail, decision="the one before it counts")
+
+    def own_step(self, ledger: Ledger, *, leaving: bool) -> int:
+        """Number of the newest checkpoint that a program without our hooks has written itself, 0 for none.
+
+        Args:
+            ledger: of the run.
+            leaving: whether there is no time to read it, on a disk that may hang; then its name counts.
+        """
+        own = self.resuming.own
+        if ledger.committed:
+            return 0
+        if not leaving:
+            self.attend(own.look)
+            return own.newest.number if own.newest is not None else 0
+        disk = Disk()
+        pending = disk.ask(own.glance)
+        disk.close(GLANCE_S)
+        return pending.result() if pending.over else 0
 
     def states(self, ledger: Ledger, *, leaving: bool) -> tuple[int, ...]:
         """Steps of the states that can be gone back to.

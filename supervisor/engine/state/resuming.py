@@ -18,6 +18,7 @@ from supervisor.engine.attempt import AttemptOrder, Start
 from supervisor.engine.state.assembly import Contents, TornSnapshotError, contents, sources_of
 from supervisor.engine.state.looking import look_patiently, newest_missing
 from supervisor.engine.state.memory import Memory, Whole
+from supervisor.engine.state.own import Own
 from supervisor.errors import JobError
 from supervisor.policy.batch import Batch, accumulation_for, override_for, resized
 from supervisor.policy.ledger import Ledger
@@ -225,6 +226,7 @@ class Resuming:
         memory: the board.
         take_diverged: whether to go on from a state that was taken after training had gone wrong.
         disk: what was found on disk last.
+        own: what its program writes by itself.
     """
 
     run_dir: Path
@@ -232,14 +234,20 @@ class Resuming:
     memory: Memory
     take_diverged: bool = False
     disk: OnDisk = field(init=False)
+    own: Own = field(init=False)
     _whole: Whole | None = None
     _world_size: int = 0
+
+    def __post_init__(self) -> None:
+        self.own = Own(self.run_dir)
 
     def look(self, ledger: Ledger, clock: Callable[[], float]) -> OnDisk:
         """Verify what is on disk, again while that is doubtful; torn and abandoned ones are set aside."""
         self.disk = look_patiently(
             lambda: look(self.run_dir, self.run_id, ledger, clock, take_diverged=self.take_diverged)
         )
+        if not ledger.committed:
+            self.own.look()
         return self.disk
 
     def on_disk(self, ledger: Ledger) -> list[int]:
@@ -320,7 +328,7 @@ class Resuming:
     def start(self, chosen: FromCandidate | Fresh) -> Start:
         """The choice, as an attempt is told of it."""
         if isinstance(chosen, Fresh):
-            return Start()
+            return Start(checkpoint=self.own.path())
         candidate, batch = chosen.candidate, self.batch(chosen.candidate)
         accumulation = override_for(batch, self._world_size) if batch is not None else None
         if candidate.source == "checkpoint":
