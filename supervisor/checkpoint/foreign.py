@@ -10,6 +10,7 @@ plain pickle; a file that was never there and that nothing names.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import zipfile
@@ -170,7 +171,9 @@ def check_zip(fd: int, late: Callable[[], bool] = lambda: False) -> None:
                     while stream.read(_PIECE_BYTES):
                         if late():
                             return
-    except (OSError, FlawError):
+    except FlawError:
         raise
     except Exception as error:  # zipfile raises what it comes upon: BadZipFile, struct.error, zlib.error, EOFError …
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # that is a place before the beginning
+            raise
         raise FlawError(f"a damaged zip archive ({str(error)[:80] or type(error).__name__})") from None

@@ -109,7 +109,9 @@ def _owned(job: Job, terms: Terms, world: World, stand: Stand, lease: Lease) -> 
         return ExitCode.FINISHED
     _check_processes(before, terms, world)
     wait = partial(_wait, world.inbox)
-    opened = begin_run(job, journal, before, terms, world_size=world.world_size, lease=lease, wait=wait)
+    opened = begin_run(
+        job, journal, before, terms, world_size=world.world_size, lease=lease, wait=wait, tell=world.tell
+    )
     adopt_orphans()
     crew = _crew(job, world, stand, lease, opened.run_id) if world.nodes > 1 else None
     board = Board(opened.run_id, world.processes, board_roots(), room, anonymous=lease.owner.job is not None)

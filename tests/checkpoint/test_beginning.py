@@ -142,12 +142,19 @@ def test_a_run_begins_with_it_until_it_has_something_of_its_own(tmp_path: Path) 
     assert not due(Job(program="p"), Ledger(), Terms())
 
 
-def begin(run_dir: Path, path: Path, ledger: Ledger, **terms: bool) -> Any:
+def begin(run_dir: Path, path: Path, ledger: Ledger, told: list[str] | None = None, **terms: bool) -> Any:
     journal = Journal.open(run_dir, time.time, "here")
     lease = acquire(run_dir, wait=time.sleep, floor_epoch=0)
     try:
         return begin_run(
-            job(run_dir, path), journal, ledger, Terms(**terms), world_size=2, lease=lease, wait=time.sleep
+            job(run_dir, path),
+            journal,
+            ledger,
+            Terms(**terms),
+            world_size=2,
+            lease=lease,
+            wait=time.sleep,
+            tell=lambda word, _facts: (told if told is not None else []).append(word),
         )
     finally:
         lease.release()
@@ -156,7 +163,9 @@ def begin(run_dir: Path, path: Path, ledger: Ledger, **terms: bool) -> Any:
 def test_it_becomes_the_run_s_own_first_checkpoint(tmp_path: Path) -> None:
     run_dir, path = tmp_path / "run", ours(tmp_path, data=BATCH)
     run_dir.mkdir()
-    opened = begin(run_dir, path, Ledger())
+    told: list[str] = []
+    opened = begin(run_dir, path, Ledger(), told)
+    assert told == ["checkpoint_committed"]
     taken_in = run_dir / "checkpoints" / "checkpoint-20"
     verdict = verify(taken_in, opened.run_id)
     assert isinstance(verdict, Intact)

@@ -82,3 +82,12 @@ def test_a_directory_without_a_run_is_named(tmp_path: Path) -> None:
         answer = command(what, str(tmp_path))
         assert (answer.returncode, answer.stdout) == (2, "")
         assert str(tmp_path) in answer.stderr
+
+
+def test_plan_tells_what_a_run_would_begin_with_or_why_it_cannot(tmp_path: Path) -> None:
+    run = Run(tmp_path, job={"start_from": str(tmp_path / "checkpoint-7"), "hooks": "auto"})
+    (tmp_path / "checkpoint-7").mkdir()
+    (tmp_path / "checkpoint-7" / "trainer_state.json").write_text('{"global_step": 7}')
+    answer = command("plan", str(run.write_job()))
+    assert (answer.returncode, answer.stdout) == (2, "")
+    assert "optimizer.pt, scheduler.pt, rng_state.pth" in answer.stderr

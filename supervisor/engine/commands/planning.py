@@ -18,6 +18,7 @@ from supervisor.engine.machine import board_roots, count_processes, room, spare_
 from supervisor.engine.opening import Terms, check_terms, history, is_done
 from supervisor.engine.state.beginning import Beginning, due, find_beginning
 from supervisor.engine.state.memory import Whole, peek
+from supervisor.engine.state.own import Own
 from supervisor.engine.state.pace import interval_of, period_of
 from supervisor.engine.state.resuming import diverged_ones, torn_ones, wanted_by
 from supervisor.engine.world import World, attempt_command
@@ -127,6 +128,7 @@ def plan(job: Job) -> Plan:
     )
     going_on = chosen.candidate if isinstance(chosen, FromCandidate) else None
     begins = find_beginning(job, processes * job.launch.nodes) if due(job, ledger, terms) else None
+    handed = _handed(job, ledger, begins) if found is None else None
     size = found.verdict.bytes if found is not None and isinstance(found.verdict, Intact) else None
     attempt = ledger.attempts + 1
     name = PREFIX + (ledger.run_id or "<run id>")
@@ -145,7 +147,7 @@ def plan(job: Job) -> Plan:
             lineage=ledger.lineage,
             rendezvous=Rendezvous("127.0.0.1" if job.launch.nodes == 1 else "LEADER", free_port(), job.launch.nodes),
             processes=processes,
-            start=Start(checkpoint=_start_path(job, found, begins)),
+            start=Start(checkpoint=_start_path(job, found, begins) or handed),
             adaptation=ledger.adaptation,
         ),
         board=board_roots()[0] / name,
@@ -159,7 +161,7 @@ def plan(job: Job) -> Plan:
         nodes=job.launch.nodes,
         processes=processes,
         gpus=gpus,
-        resume_from=str(found.path) if found is not None else str(begins.path) if begins is not None else None,
+        resume_from=next((str(p) for p in (found and found.path, begins and begins.path, handed) if p), None),
         resume_step=going_on.step if going_on is not None else begins.step if begins is not None else 0,
         resume_source=going_on.source if going_on is not None else "checkpoint" if begins is not None else "fresh",
         refused=chosen.reason if isinstance(chosen, Refuse) else None,
@@ -191,6 +193,16 @@ def _start_path(job: Job, found: Found | None, begins: Beginning | None) -> Path
     if found is not None or begins is None:
         return None if found is None else found.path
     return job.run_dir / "checkpoints" / checkpoint_name(begins.step)
+
+
+def _handed(job: Job, ledger: Ledger, begins: Beginning | None) -> Path | None:
+    """What a program would be handed that goes on by itself: what it wrote, or else what it is to begin with."""
+    if ledger.committed or begins is not None:
+        return None
+    own = Own(job.run_dir)
+    own.look()
+    begin = job.start_from if ledger.run_id is None else None  # afterwards it stands in the run directory
+    return own.path() or (Path.cwd() / begin if begin is not None else None)
 
 
 def _candidates(ledger: Ledger, found: Found | None, processes: int, *, take_diverged: bool) -> list[Candidate]:

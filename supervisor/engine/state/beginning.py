@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -151,6 +151,7 @@ def begin_run(
     world_size: int,
     lease: Lease,
     wait: Callable[[float], None],
+    tell: Callable[[str, Mapping[str, Any]], None],
 ) -> Opened:
     """Open a run, with what it is to begin with in place.
 
@@ -162,6 +163,7 @@ def begin_run(
         world_size: ranks that are to be launched.
         lease: which is held.
         wait: lets so many seconds pass, and raises if that is not wanted any more.
+        tell: shown what was taken in; for people.
 
     Raises:
         JobError: it cannot begin with what the job names; nothing has been written down then.
@@ -191,6 +193,7 @@ def begin_run(
         start_from=str(begins.path),
         detail="; ".join([*_said(begins), *brought.remarks]),
     )
+    tell(record.event, as_mapping(record))
     return Opened(opened.run_id, fold([as_mapping(record)], opened.ledger))
 
 
