@@ -120,12 +120,14 @@ def seal(document: Mapping[str, Any]) -> bytes:
     return _SEAL_OPENS + xxh3_128_hexdigest(body).encode() + body
 
 
-def parse(data: bytes) -> Manifest:
-    """Read what `encode` wrote; keys that this version does not know are passed over.
+def unseal(data: bytes) -> dict[str, Any]:
+    """The JSON object that `seal` was given.
 
     Raises:
         ManifestError: it is damaged or none, and why; nothing else is ever raised.
-        NewerFormatError: it is whole, and newer than this version.
+
+    >>> unseal(seal({"step": 20}))["step"]
+    20
     """
     if len(data) > MAX_BYTES:
         raise ManifestError(f"larger than {MAX_BYTES} bytes")
@@ -139,6 +141,17 @@ def parse(data: bytes) -> Manifest:
         raise ManifestError("no seal")
     if data[len(_SEAL_OPENS) : _BODY_AT] != xxh3_128_hexdigest(data[_BODY_AT:]).encode():
         raise ManifestError("content changed")
+    return document
+
+
+def parse(data: bytes) -> Manifest:
+    """Read what `encode` wrote; keys that this version does not know are passed over.
+
+    Raises:
+        ManifestError: it is damaged or none, and why; nothing else is ever raised.
+        NewerFormatError: it is whole, and newer than this version.
+    """
+    document = unseal(data)
     version = _integer(document, "format", least=1)
     if version > FORMAT:
         raise NewerFormatError(f"format {version}, written by a newer version; this one knows {FORMAT}")
