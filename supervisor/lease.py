@@ -214,21 +214,23 @@ def read_lease(run_dir: Path) -> LeaseRecord | None:
     return LeaseRecord.parse(data) if data is not None else None
 
 
+def life_of(record: LeaseRecord, here: Owner, over: Collection[str]) -> Life:
+    """Whether the owner lives that a record names; one who has let go, or whose job is over, is dead."""
+    if record.owner is None or follows(here, record.owner) or record.owner.job in over:
+        return Life.DEAD
+    return life(record.owner, here)
+
+
 def _is_free(record: LeaseRecord, here: Owner, run_dir: Path, over: Collection[str]) -> bool:
     """Whether the run can be taken now; False means that its owner has to be watched.
 
     Raises:
         OwnedError: its owner lives on this machine.
     """
-    if record.owner is None or follows(here, record.owner) or record.owner.job in over:
-        return True
-    match life(record.owner, here):
-        case Life.ALIVE:
-            raise _owned(record.owner, run_dir)
-        case Life.DEAD:
-            return True
-        case Life.UNKNOWN:
-            return False
+    standing = life_of(record, here, over)
+    if standing is Life.ALIVE and record.owner is not None:
+        raise _owned(record.owner, run_dir)
+    return standing is Life.DEAD
 
 
 def _take(run_dir: Path, record: LeaseRecord | None, here: Owner, floor_epoch: int) -> Lease:
