@@ -31,6 +31,8 @@ MAY_IMPORT = {
     "checkpoint": LOW,
     "job": LOW,
     "report": LOW | {"journal", "lease", "owner"},
+    "retry": {"errors"},
+    "mirror": LOW | {"checkpoint", "lease", "retry"},
     "worker": {"errors", "owner", "board", "checkpoint"},
 }
 MAY_IMPORT["engine"] = {*MAY_IMPORT} - {"worker"}
@@ -52,7 +54,7 @@ OWN_ROOM = {
     "yaml": {"job"},
     "pydantic": {"job", "jobs"},
     "rich": {"report"},
-    "xxhash": {"checkpoint", "jobs"},
+    "xxhash": {"checkpoint", "jobs", "mirror"},
     "ctypes": {"checkpoint", "launch", "worker"},
 }
 

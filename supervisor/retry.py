@@ -1,0 +1,45 @@
+"""The door to tenacity: what is flaky is tried again, but not for ever."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, stop_after_delay, wait_random_exponential
+
+T = TypeVar("T")
+
+#: The first pause is random below twice this, and each may be twice as long as the one before [s].
+PAUSE_S = 0.1
+LONGEST_PAUSE_S = 2.0
+
+
+def persistently(work: Callable[[], T], *, flaky: Callable[[BaseException], bool], tries: int, within_s: float) -> T:
+    """What ``work`` gives, tried again after a random pause that grows.
+
+    Args:
+        work: may be done twice, also where its first try did more than its answer says.
+        flaky: whether an error may be another one next time.
+        tries: at most so many.
+        within_s: none is begun later than this [s].
+
+    Raises:
+        BaseException: what the last try raised.
+
+    >>> left = [OSError("once"), None]
+    >>> def work() -> str:
+    ...     if (error := left.pop(0)) is not None:
+    ...         raise error
+    ...     return "done"
+    >>> persistently(work, flaky=lambda error: isinstance(error, OSError), tries=2, within_s=5.0)
+    'done'
+    """
+    for attempt in Retrying(
+        retry=retry_if_exception(flaky),
+        stop=stop_after_attempt(tries) | stop_after_delay(within_s),
+        wait=wait_random_exponential(PAUSE_S, LONGEST_PAUSE_S),
+        reraise=True,
+    ):
+        with attempt:
+            return work()
+    raise AssertionError("it either returns or raises")
