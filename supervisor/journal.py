@@ -38,6 +38,7 @@ EVENTS = frozenset(
         "training_started",
         "checkpoint_committed",
         "checkpoint_rejected",
+        "mirrored",
         "stop_asked",
         "notice",
         "incident",

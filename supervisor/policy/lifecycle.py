@@ -77,6 +77,7 @@ class Situation:
         over: the run is decided; only leaving remains.
         lost: a node was lost in this attempt: its memory is gone, and the next one may go, too.
         attendance: whether all nodes are there for the next attempt.
+        mirroring: the newest checkpoint is on its way to the mirror, and there is time to wait for that.
     """
 
     gang: Gang
@@ -97,6 +98,7 @@ class Situation:
     over: bool = False
     lost: bool = False
     attendance: Attendance = Attendance.COMPLETE
+    mirroring: bool = False
 
 
 def next_move(now: Situation) -> Move:  # noqa: PLR0911 - one line per rule
@@ -126,7 +128,7 @@ def next_move(now: Situation) -> Move:  # noqa: PLR0911 - one line per rule
         return _secure(now) or (Move.WAIT if now.committing else Move.CLOSE_ATTEMPT)
     # nothing runs
     if now.wish is not Wish.GO_ON or now.over:
-        return _secure(now) or (Move.WAIT if now.committing else Move.LEAVE)
+        return _secure(now) or (Move.WAIT if now.committing or now.mirroring else Move.LEAVE)
     if now.safety_due and (secure := _secure(now)) is not None:
         return secure
     if now.attendance is Attendance.OVERDUE:
