@@ -9,12 +9,11 @@ run is under way.
 from supervisor.job.load import load_job, read_resolved, resolved_yaml, schema
 from supervisor.job.mathematics import changed_keys, describe_changes, mathematics
 from supervisor.job.program import check_program, is_ours, is_script, program_args, program_argv
-from supervisor.job.schema import LATER, Checkpoint, Job, Launch, Recovery
+from supervisor.job.schema import Checkpoint, Job, Launch, Recovery
 from supervisor.job.values import Auto, Every, Off, SnapshotEvery
 from supervisor.policy.schedule import Seconds, Steps
 
 __all__ = [
-    "LATER",
     "Auto",
     "Checkpoint",
     "Every",

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from supervisor.errors import JobError
 from supervisor.job.complaints import complaint
@@ -16,7 +16,7 @@ from supervisor.job.file import Document, apply_override, dump, read_document
 from supervisor.job.notify import check_urls
 from supervisor.job.parallelism import check_parallelism
 from supervisor.job.program import args_schema, find_program, is_ours, program_args
-from supervisor.job.schema import Job, not_built
+from supervisor.job.schema import Job
 
 _SECTIONS = ("args", "env", "launch", "checkpoint", "recovery", "slurm", "notify")
 #: Set in everything that a supervisor starts.
@@ -54,13 +54,6 @@ def load_job(
         job = Job.model_validate(document.values)
     except ValidationError as error:
         raise complaint(error, Job, document) from error
-    for later, value in not_built(job):
-        default = later.accepts[0]
-        raise JobError(
-            f"{later.key}: {_shown(value)} comes with a later release",
-            f"remove the key or set it to its default ({_shown(default)})",
-            document.where(tuple(later.key.split("."))),
-        )
     check_parallelism(job.launch.accelerate, document.where)
     find_program(job.program, document.where(("program",)), base)
     program_args(job.program, job.args, document.where)
@@ -151,12 +144,3 @@ def _run_dir(text: str, name: str, cwd: Path, environ: Mapping[str, str], where:
     if unknown := re.search(r"\{(\w+)\}", expanded):
         raise JobError(f"run_dir: {{{unknown[1]}}} stands for nothing", "only {name} is filled in", where)
     return os.path.normpath(cwd / expanded)
-
-
-def _shown(value: Any) -> str:
-    """A value as it would stand in the job file."""
-    if value is None:
-        return "null"
-    if isinstance(value, list):
-        return "[…]" if value else "[]"
-    return "{…}" if isinstance(value, BaseModel) else str(value)

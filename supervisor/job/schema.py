@@ -262,36 +262,3 @@ class Job(_Section):
         default_factory=list,
         description="a list of Apprise URLs, {dead_man: URL, every: '5 min'}, {metrics: file}, {metrics: ':9400'}",
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Later:
-    """A key of the contract whose part is not built yet.
-
-    Attributes:
-        key: its dotted path.
-        accepts: the values whose behaviour is built; the first is the default.
-    """
-
-    key: str
-    accepts: tuple[Any, ...]
-
-
-#: Every key that is accepted only with what is built; a release that builds more removes the line.
-LATER = (Later("checkpoint.mirror", (None,)),)
-
-
-def not_built(job: Job) -> list[tuple[Later, Any]]:
-    """List the keys of ``job`` that ask for what comes with a later release, with their values.
-
-    >>> [later.key for later, _ in not_built(Job(program="jobs.lora"))]
-    []
-    """
-    found = []
-    for later in LATER:
-        value: Any = job
-        for part in later.key.split("."):
-            value = getattr(value, part)
-        if value not in later.accepts:
-            found.append((later, value))
-    return found

@@ -108,18 +108,6 @@ def test_what_cannot_work_is_answered_with_line_key_and_remedy(
         assert part in str(error)
 
 
-@pytest.mark.parametrize(
-    ("line", "key", "default"),
-    [
-        ("checkpoint: {mirror: s3://bucket/x}", "checkpoint.mirror: s3://bucket/x", "(null)"),
-    ],
-)
-def test_what_is_not_built_yet_is_refused_with_its_default(here: Path, line: str, key: str, default: str) -> None:
-    error = refusal(here, f"{MINIMAL}{line}\n")
-    assert error.where == f"{here / 'demo.yaml'}:2"
-    assert f"{key} comes with a later release; remove the key or set it to its default {default}" in str(error)
-
-
 def test_every_wrong_key_is_listed_behind_the_first(here: Path) -> None:
     error = refusal(here, f"{MINIMAL}lunch: 1\nhooks: 7\n")
     assert "unknown key lunch; did you mean launch?" in str(error)

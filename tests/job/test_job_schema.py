@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from supervisor.job import LATER, Job, schema
+from supervisor.job import Job, schema
 from supervisor.job.complaints import key_paths
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "job-keys.json"
@@ -46,14 +46,3 @@ def test_every_key_says_what_it_takes() -> None:
         undescribed(m)
         for m in (Job, *(type(getattr(Job(program="p"), s)) for s in ("launch", "checkpoint", "recovery")))
     ] == [[]] * 4
-
-
-def test_what_comes_later_accepts_its_default() -> None:
-    assert {later.key for later in LATER} <= set(key_paths(Job))
-    values = Job(program="p").model_dump()
-    for later in LATER:
-        value: Any = values
-        for part in later.key.split("."):
-            value = value[part]
-        accepted = later.accepts[0]
-        assert value == (accepted if accepted is None or isinstance(accepted, int | list) else str(accepted))
