@@ -27,6 +27,7 @@ state/       the training's state
   retention    what stays there
   beginning    what `start_from` names, taken in; given: a checkpoint that somebody names
   own          what a program writes without us, found and judged
+  mirroring    the copy in a store, as the supervisor knows it; keeping: the process that makes it
   origin       where the next attempt goes on from; resuming: chosen over board and disk
   diverging    losses gone wrong, and what they mean for a state to count
 

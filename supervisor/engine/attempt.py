@@ -17,7 +17,7 @@ class Start:
 
     Attributes:
         step: settled steps there.
-        source: ``fresh``, ``snapshot`` or ``checkpoint``.
+        source: ``fresh``, ``snapshot``, ``checkpoint``, or ``mirror``, which is a checkpoint fetched from there.
         checkpoint: its path, for programs that resume by themselves.
         trained: training had reached its end there.
         identity: of the snapshot, where it is one.

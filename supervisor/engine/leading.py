@@ -32,6 +32,7 @@ from supervisor.engine.opening import (
 from supervisor.engine.ranks.predecessor import end_supervisor, end_workers
 from supervisor.engine.state.beginning import begin_run
 from supervisor.engine.state.memory import Memory
+from supervisor.engine.state.mirroring import Mirroring
 from supervisor.engine.world import World
 from supervisor.errors import DiskError, ExitCode, JobError, MachineError, SupervisorError
 from supervisor.job import Job, check_program
@@ -42,9 +43,11 @@ from supervisor.launch.slurm import incarnation
 from supervisor.lease import Lease, acquire
 from supervisor.link.address import Address, new_token
 from supervisor.link.hub import Hub
+from supervisor.mirror.messages import Settings, address
 from supervisor.owner import Owner, this_process
 from supervisor.policy.ledger import Ledger
 from supervisor.policy.scheduler import stopped_for
+from supervisor.watch.ready import ready
 from supervisor.watch.requests import forget_stop
 from supervisor.watch.signals import Inbox
 
@@ -77,11 +80,13 @@ def lead(job: Job, terms: Terms, world: World, stand: Stand) -> ExitCode:
         )
     except _Signalled as signalled:
         return signalled.code
+    mirror = _mirror(job, terms, before, lease)
     try:
-        return _owned(job, terms, world, stand, lease)
+        return _owned(job, terms, world, stand, lease, mirror=mirror)
     except _Signalled as signalled:
         return signalled.code
     finally:
+        mirror.close(lambda: True)  # also after a refusal the lease is given back
         try:
             lease.release()
         except DiskError:
@@ -92,12 +97,14 @@ def _told(run_dir: Path) -> list[dict[str, Any]]:
     return [as_mapping(record) for record in read_run(run_dir)]
 
 
-def _owned(job: Job, terms: Terms, world: World, stand: Stand, lease: Lease) -> ExitCode:
+def _owned(job: Job, terms: Terms, world: World, stand: Stand, lease: Lease, *, mirror: Mirroring) -> ExitCode:
     """The same, once the run is ours."""
     end_supervisor(lease.previous, lease.owner)
     forget_stop(job.run_dir)  # from here on a stop is meant for us
+    mirror.open(partial(_wait, world.inbox))  # to a machine that has none it brings the journal
     journal = Journal.open(job.run_dir, time.time, socket.gethostname())
     journal.fold_in(job.run_dir)
+    mirror.close_attempt(journal, history(job.run_dir).open_attempt)
     before = history(job.run_dir)  # the owner before us may have written since
     check_terms(job, before, terms)
     done = is_done(job, before, terms)
@@ -107,6 +114,7 @@ def _owned(job: Job, terms: Terms, world: World, stand: Stand, lease: Lease) -> 
     if done:
         world.tell("already_finished", {"run_dir": str(job.run_dir)})
         return ExitCode.FINISHED
+    mirror.without(safe=terms.fresh or _is_here(before))
     _check_processes(before, terms, world)
     wait = partial(_wait, world.inbox)
     opened = begin_run(
@@ -126,11 +134,13 @@ def _owned(job: Job, terms: Terms, world: World, stand: Stand, lease: Lease) -> 
         memory=memory,
         accept_changes=terms.accept_changes,
         crew=crew,
+        mirror=mirror,
     )
     memory.admit = lambda size: admit(job.run_dir, size, first=not loop.ledger.committed)
     keep, telling = True, _telling(job, world)
     try:
         code = loop.run()
+        mirror.close(lambda: bool(ready([world.inbox.fd], 0.0)))
         keep = loop.board_is_needed
     except SupervisorError:
         keep = loop.board_is_needed
@@ -140,6 +150,29 @@ def _owned(job: Job, terms: Terms, world: World, stand: Stand, lease: Lease) -> 
         if telling is not None:
             telling.close()
     return code
+
+
+def _mirror(job: Job, terms: Terms, before: Ledger, lease: Lease) -> Mirroring:
+    """What keeps a copy of the run, if the job wants one."""
+    if job.checkpoint.mirror is None:
+        return Mirroring()
+    return Mirroring(
+        Settings(
+            url=address(job.checkpoint.mirror, job.name),
+            run_dir=str(job.run_dir),
+            owner=lease.owner,
+            over=tuple(_over(os.environ)),
+            epoch=lease.epoch,
+            keep_last=job.checkpoint.keep_last,
+            run_id=before.run_id,
+            fresh=terms.fresh,
+        )
+    )
+
+
+def _is_here(before: Ledger) -> bool:
+    """Whether this machine holds what the run goes on from; then it does not begin at step 0 for want of a mirror."""
+    return bool(before.committed) or (before.run_id is not None and bool(left_behind(before.run_id, board_roots())))
 
 
 def _telling(job: Job, world: World) -> Telling | None:

@@ -32,6 +32,7 @@ from supervisor.engine.state.checkpoints import Checkpoints
 from supervisor.engine.state.commits import Committer
 from supervisor.engine.state.diverging import Diverging
 from supervisor.engine.state.memory import Memory
+from supervisor.engine.state.mirroring import Mirroring
 from supervisor.engine.state.origin import Origin
 from supervisor.engine.state.pace import Pace
 from supervisor.engine.state.resuming import Resuming
@@ -80,6 +81,7 @@ class Loop:
     memory: Memory
     accept_changes: bool = False
     crew: Crew | None = None
+    mirror: Mirroring = field(default_factory=Mirroring)
     _allocation: Allocation = field(init=False)
     _gpus: Gpus = field(init=False)
     _starter: Starter = field(init=False)
@@ -125,7 +127,7 @@ class Loop:
             self._gpu_memory_held,
         )
         node = Node(self.run_id, self.memory, self._starter, gpus=self._gpus)
-        self._tenure = Tenure(self.lease, self._disk, node.end)
+        self._tenure = Tenure(self.lease, self._disk, node.end, self.mirror)
         self._team = Team(node, self.crew, scheduled=at is not None, renew=self._tenure.renew, name=self.world.name)
         self.memory.elsewhere = self._team.elsewhere
         on_nan = self.job.recovery.on_nan
@@ -145,13 +147,13 @@ class Loop:
             self._write,
         )
         resuming = Resuming(run_dir, self.run_id, self.memory, take_diverged=on_nan == "ignore")
-        self._origin = Origin(run_dir, resuming, self._checkpoints, self._write, self._team.attend)
+        self._origin = Origin(run_dir, resuming, self._checkpoints, self._write, self._team.attend, self.mirror)
         self._progress = Progress(run_dir, self.memory.board, self.world.tell, self._disk.ask)
         self._course = Course(self.job, self._checkpoints, self._wishes, self._allocation, self._write)
         stall_after = self.job.recovery.stall_after
         fixed_s = stall_after.s if isinstance(stall_after, Seconds) else None
         self._vigil = Vigil(self._team, self._disk, self._write, run_dir / "logs", fixed_s)
-        self._sight = Sight(self.job, self.memory, self._checkpoints, self._wishes, self._team)
+        self._sight = Sight(self.job, self.memory, self._checkpoints, self._wishes, self._team, self.mirror)
 
     def run(self) -> ExitCode:
         """Go on until the run is decided or taken away.
@@ -198,7 +200,7 @@ class Loop:
 
     def _look(self) -> None:
         now_s = time.monotonic()
-        self._wishes.look(now_s, secured_s=self._checkpoints.secured_s, commit_s=self._checkpoints.write_s)
+        self._wishes.look(now_s, secured_s=self._checkpoints.secured_s, commit_s=self._sight.securing_s)
         if self._wishes.wish is Wish.GO_ON and self._allocation.time_is_up(time.time(), self.job.recovery.grace.s):
             self._wishes.hand_back("the end of the allocation")
         gang = self._team.look(now_s)

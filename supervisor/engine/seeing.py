@@ -5,13 +5,14 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from supervisor.board.pages import Beat, Phase, Trained
 from supervisor.engine.members.team import Team
 from supervisor.engine.ranks.host_memory import HostMemory
 from supervisor.engine.state.checkpoints import Checkpoints
 from supervisor.engine.state.memory import Memory
+from supervisor.engine.state.mirroring import Mirroring
 from supervisor.engine.wishes import Wishes
 from supervisor.job import Job, Off, Steps
 from supervisor.policy.adapt import Settings
@@ -35,6 +36,7 @@ class Sight:
         checkpoints: what is on disk and on its way.
         wishes: what somebody outside wants.
         team: all nodes.
+        mirror: where checkpoints go from disk.
     """
 
     job: Job
@@ -42,6 +44,12 @@ class Sight:
     checkpoints: Checkpoints
     wishes: Wishes
     team: Team
+    mirror: Mirroring = field(default_factory=Mirroring)
+
+    @property
+    def securing_s(self) -> float:
+        """How long it took the last checkpoint to come to disk, and from there to the mirror [s]."""
+        return self.checkpoints.write_s + self.mirror.send_s
 
     def period(self, beats: list[Beat]) -> int:
         """Snapshots are taken of the steps that it divides; 0 for none."""
@@ -92,6 +100,7 @@ class Sight:
             over=over,
             lost=self.team.lost,
             attendance=self.team.attendance_now(),
+            mirroring=self.mirror.awaited(self.checkpoints.newest, self.wishes.leave_by_s, now_s),
         )
 
     def _committing(self, now_s: float) -> bool:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from supervisor.engine.disk import Disk, Pending
+from supervisor.engine.state.mirroring import Mirroring
 from supervisor.errors import DiskError, OwnedError, TakenOverError
 from supervisor.lease import RENEW_EVERY_S, Lease
 
@@ -18,11 +19,13 @@ class Tenure:
         lease: of the run.
         disk: does it.
         end_workers: ends ours, before anybody is told that the run is another's.
+        mirror: has a lease of its own, which its keeper renews.
     """
 
     lease: Lease
     disk: Disk
     end_workers: Callable[[], None]
+    mirror: Mirroring = field(default_factory=Mirroring)
     _renewed_at_s: float = 0.0
     _renewal: Pending[None] | None = None
 
@@ -35,6 +38,11 @@ class Tenure:
         Raises:
             TakenOverError: somebody else owns the run; our workers are gone by then.
         """
+        try:
+            self.mirror.look(now_s)
+        except TakenOverError:
+            self.end_workers()
+            raise
         if self._renewal is None and now_s - self._renewed_at_s >= RENEW_EVERY_S:
             self._renewal, self._renewed_at_s = self.disk.ask(self.lease.renew), now_s
         if self._renewal is None or not self._renewal.over:

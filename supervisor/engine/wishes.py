@@ -68,6 +68,14 @@ class Wishes:
         """Readable when there is something to look at."""
         return (self.inbox.fd,) if self.clouds is None else (self.inbox.fd, self.clouds.fd)
 
+    @property
+    def leave_by_s(self) -> float | None:
+        """Monotonic time at which the machine may be gone [s]; None as long as nobody wants us to leave."""
+        if self.wish is Wish.GO_ON:
+            return None
+        told = [one.deadline_s for one in self.standing if one.notice.urgent and one.deadline_s is not None]
+        return min(told) if self.left_for is not None and told else self.since_s + self.grace_s
+
     def look(self, now_s: float, *, secured_s: float | None = None, commit_s: float = 0.0) -> None:
         """Read what has come.
 

@@ -104,7 +104,7 @@ class Copy:
         self._begin(self._head.run_id)
         self._commits = self._cleaner.commits()
         self.committed = self._head.committed or bool(self._commits)
-        if not self.committed or settings.fresh:
+        if not self.committed or (settings.fresh and settings.run_id != self._head.run_id):
             return
         self.run_id = self._head.run_id
         if settings.run_id not in (None, self.run_id):
@@ -142,6 +142,8 @@ class Copy:
         ours = self._read(JOURNAL)
         if ours is not None and self.settings.run_id is not None and ours.startswith(journal):
             return  # nothing happened to the run elsewhere
+        if self.settings.late:
+            raise StoreOwnedError(f"the run mirrored at {self.settings.url} has gone on elsewhere", "start it again")
         still_held_by(self._run_dir, self.settings.epoch, self.settings.owner.token)
         if ours:
             (self._run_dir / JOURNAL).replace(self._run_dir / f"{JOURNAL}.before-{time.time_ns()}")
@@ -206,6 +208,11 @@ class Copy:
         self.save(force=True)
         assert self.held is not None
         self.held.still_held()
+
+    @property
+    def unsaved(self) -> bool:
+        """Whether the store does not even know which run this is."""
+        return self.adopted and not self._saved
 
     def save(self, *, force: bool = False) -> None:
         """Save the journal, and what else a new machine needs, if it has changed since.

@@ -175,6 +175,8 @@ class Keeper:
             self._pause_s = PAUSE_S
 
     def _send_one(self, copy: Copy) -> None:
+        if copy.unsaved:
+            copy.save(force=True)
         missing = copy.missing(self._given_up)
         if not missing:
             self._due = False

@@ -23,6 +23,7 @@ class Settings:
         keep_last: how many of the newest checkpoints stay.
         run_id: of the run as the run directory has it; None where it has none.
         fresh: the run begins anew, whatever there is.
+        late: the run is under way already: nothing may be brought into its directory.
     """
 
     url: str
@@ -33,6 +34,7 @@ class Settings:
     keep_last: int
     run_id: str | None
     fresh: bool
+    late: bool = False
 
     def encode(self) -> dict[str, Any]:
         """The settings as JSON holds them."""

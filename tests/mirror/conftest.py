@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Iterator
 
 import pytest
-from mirror_samples import Proxy, Server, proxy, s3_server
+from stores import Proxy, Server, proxy, s3_server
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from mirror_samples import RUN, Proxy, Server, made, now_and_then, tree
+from stores import RUN, Proxy, Server, made, now_and_then, tree
 
 from supervisor.checkpoint.flaws import FlawError
 from supervisor.checkpoint.verify import Intact, verify
@@ -20,7 +20,7 @@ from supervisor.mirror.store import Store
 HEAD = Head(RUN, committed=True)
 
 
-class Stopped(Exception):
+class StoppedError(Exception):
     """In place of a kill."""
 
 
@@ -68,11 +68,11 @@ def test_a_checkpoint_exists_only_by_its_commit_object_and_a_second_try_sends_wh
     checkpoint = made(tmp_path / "here", 20).path
 
     def stop() -> None:
-        raise Stopped
+        raise StoppedError
 
     sender = Sender(store, RUN)
     sender.look()
-    with pytest.raises(Stopped):
+    with pytest.raises(StoppedError):
         sender.checkpoint(checkpoint, stop)
     assert store.names(commits_of(RUN)) == {}
     assert Cleaner(store, RUN).commits() == {}

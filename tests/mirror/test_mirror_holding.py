@@ -8,7 +8,7 @@ import sys
 from dataclasses import replace
 
 import pytest
-from mirror_samples import Server
+from stores import Server
 
 from supervisor.errors import OwnedError
 from supervisor.mirror.holding import hold
@@ -84,7 +84,7 @@ def test_a_silent_owner_elsewhere_is_followed_after_a_while_and_can_write_no_mor
 def test_an_owner_elsewhere_that_renews_is_left_alone(anywhere: str) -> None:
     store = Store(anywhere)
     first = hold(store, elsewhere("a"), wait=never)
-    with pytest.raises(OwnedError, match="is owned by process|is alive"):
+    with pytest.raises(OwnedError, match=r"is owned by process|is alive"):
         hold(store, elsewhere("b"), wait=lambda _seconds: first.renew(), watch_s=30.0, poll_s=1.0)
     first.still_held()
 
@@ -131,7 +131,11 @@ def test_where_nothing_can_be_written_conditionally_it_is_read_again_after_a_mom
     assert (took.epoch, len(waited)) == (2, 1)
     took.release()
     turns = iter([another_comes, waited.append])
-    assert hold(store, elsewhere("c"), wait=lambda seconds: next(turns)(seconds)).epoch == 10
+
+    def wait(seconds: float) -> None:
+        next(turns)(seconds)
+
+    assert hold(store, elsewhere("c"), wait=wait).epoch == 10
 
 
 class _Plain(Store):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from mirror_samples import Proxy, Server, now_and_then, s3_server
+from stores import Proxy, Server, now_and_then, s3_server
 
 from supervisor.mirror.refusals import ConditionError, StoreError, StoreRefusedError
 from supervisor.mirror.store import Store

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,14 @@ from supervisor.engine.disk import Disk
 from supervisor.engine.state.assembly import TornSnapshotError
 from supervisor.engine.state.checkpoints import Checkpoints
 from supervisor.engine.state.commits import write_final_from
+from supervisor.engine.state.mirroring import Mirroring
 from supervisor.engine.state.resuming import OnDisk, Resuming
 from supervisor.errors import DiskError
 from supervisor.policy.batch import Batch
 from supervisor.policy.causes import Cause
 from supervisor.policy.ledger import Ledger
-from supervisor.policy.resume import Refuse
+from supervisor.policy.mirror import At
+from supervisor.policy.resume import Fresh, FromCandidate, Refuse
 
 #: How long a name is looked for while there is no time [s].
 GLANCE_S = 0.5
@@ -35,6 +37,7 @@ class Origin:
         checkpoints: what is on disk.
         write: the journal's append.
         attend: has something done that takes long, while members go on hearing from this node.
+        mirror: may have a newer state than board and disk.
     """
 
     run_dir: Path
@@ -42,13 +45,16 @@ class Origin:
     checkpoints: Checkpoints
     write: Callable[..., Any]
     attend: Callable[[Callable[[], Any]], Any]
+    mirror: Mirroring = field(default_factory=Mirroring)
     _looked: bool = False  # the disk was verified since the last start
     _lineage: int = 0  # of the run, then
     _said: set[str] = field(default_factory=set)
+    _fetched: At | None = None
 
     def look_at_disk(self, ledger: Ledger) -> None:
         """Verify what is on disk; say what is torn, and what cannot be read or is gone."""
         self._looked, self._lineage = True, ledger.lineage
+        self.mirror.adopt(ledger.run_id, ledger.behind, self.write)
         disk: OnDisk = self.attend(lambda: self.resuming.look(ledger, time.time))
         for name, step, reason in disk.rejected:
             self.write("checkpoint_rejected", path=f"checkpoints/{name}", step=step, reason=reason)
@@ -127,9 +133,15 @@ class Origin:
             if gone_back or (not self._looked and self.resuming.board_is_behind(self.checkpoints.newest)):
                 self.look_at_disk(ledger)
             chosen = self.resuming.choose(ledger, world_size)
+            if self._fetch_newer(chosen, ledger):
+                continue
+            if not isinstance(chosen, FromCandidate) and (failed := self.mirror.failed()) is not None:
+                return failed
             if isinstance(chosen, Refuse):
                 return chosen
             start = self.resuming.start(chosen)
+            if start.source == "checkpoint" and self._fetched == _at(chosen):
+                start, self._fetched = replace(start, source="mirror"), None
             try:
                 prepare(start)
             except TornSnapshotError as error:
@@ -143,6 +155,22 @@ class Origin:
             self._secure_final(start)
             return start
 
+    def _fetch_newer(self, chosen: FromCandidate | Fresh | Refuse, ledger: Ledger) -> bool:
+        """Bring what the mirror has to disk if it is newer than what was chosen; whether to choose again."""
+        at = self.mirror.newer(_at(chosen), take_diverged=self.resuming.take_diverged)
+        if at is None:
+            return False
+        outcome = self.attend(lambda: self.mirror.fetch(at))
+        if outcome["what"] == "fetched":
+            self._fetched = at
+            self.look_at_disk(ledger)
+        elif outcome["what"] == "rejected":
+            self.write("checkpoint_rejected", path=f"mirror: {at[0]}-{at[1]}", step=at[1], reason=outcome["reason"])
+        else:
+            detail = f"mirror: step {at[1]} could not be fetched: {outcome['reason']}"
+            self.write("incident", cause=Cause.STORAGE.value, detail=detail, decision="the next older state is tried")
+        return True
+
     def _secure_final(self, start: Start) -> None:
         """Training had ended before: its end counts as secured once the final adapter is there, too."""
         checkpoint = self.run_dir / "checkpoints" / f"checkpoint-{start.step}"
@@ -150,3 +178,7 @@ class Origin:
         if on_disk and not (self.run_dir / "final").is_dir():
             write_final_from(checkpoint, self.run_dir)
         self.checkpoints.trained = on_disk
+
+
+def _at(chosen: FromCandidate | Fresh | Refuse) -> At | None:
+    return (chosen.candidate.lineage, chosen.candidate.step) if isinstance(chosen, FromCandidate) else None

@@ -205,7 +205,7 @@ def leave_note(memory: Memory, run_id: str, order: AttemptOrder) -> None:
     for old in memory.board.directory.glob("resume-*"):
         shutil.rmtree(old, ignore_errors=True)  # of attempts that are over: each is as large as a checkpoint
     start = order.start
-    if start.checkpoint is not None and start.source == "checkpoint":
+    if start.checkpoint is not None and start.source in ("checkpoint", "mirror"):
         note_checkpoint(directory, start.checkpoint, start.step)
     elif start.source == "snapshot":
         whole = next((one for one in memory.wholes() if one.identity == start.identity), None)
