@@ -140,6 +140,7 @@ def _owned(job: Job, terms: Terms, world: World, stand: Stand, lease: Lease, *, 
     keep, telling = True, _telling(job, world)
     try:
         code = loop.run()
+        mirror.write = journal.note  # the loop writes no more
         mirror.close(lambda: bool(ready([world.inbox.fd], 0.0)))
         keep = loop.board_is_needed
     except SupervisorError:

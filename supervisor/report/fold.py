@@ -126,6 +126,7 @@ class RunHistory:
         attempts: all of them, oldest first.
         since: index of the first attempt that counts: those before a fresh start do not.
         commits: of the run since then, without those that were rejected later.
+        mirrored: step of the newest checkpoint that is in the mirror, too.
         incidents: all of them.
         adapted: what was changed last so that it could go on, and when [unix s].
         pace: how often checkpoints are made; None where the job says so itself, or it is not known yet.
@@ -147,6 +148,7 @@ class RunHistory:
     attempts: list[Attempt] = field(default_factory=list)
     since: int = 0
     commits: list[Commit] = field(default_factory=list)
+    mirrored: int | None = None
     incidents: list[Incident] = field(default_factory=list)
     adapted: tuple[float, str] | None = None
     pace: Pace | None = None
@@ -213,6 +215,8 @@ def _take(history: RunHistory, record: Record) -> None:  # noqa: PLR0912 - one c
             _start_training(history, record)
         case "checkpoint_committed":
             _commit(history, record)
+        case "mirrored":
+            history.mirrored = record.count("step")
         case "checkpoint_rejected":
             history.commits = [commit for commit in history.commits if commit.path != record.text("path")]
         case "notice" if "urgent" in record.fields or "withdrawn" in record.fields:
@@ -251,7 +255,7 @@ def _start(history: RunHistory, record: Record) -> None:
         history.started = record.time
     if fresh:
         history.since, history.commits, history.max_steps = len(history.attempts), [], None
-        history.adapted = None
+        history.adapted = history.mirrored = None
 
 
 def _close_open(history: RunHistory) -> None:

@@ -111,6 +111,7 @@ def summary(history: RunHistory, run_dir: Path, now: float, live: Live, queued: 
         "adapted": None if history.adapted is None else {"time": history.adapted[0], "detail": history.adapted[1]},
         "queue": None if queued is None else queued.as_json(),
         "pace": None if history.pace is None else asdict(history.pace),
+        "mirrored": history.mirrored,
     }
 
 
@@ -182,6 +183,8 @@ def block(told: dict[str, Any], live: Live, now: float) -> str:
         rows.append(("checkpoint", f"step {last['step']}, {duration(last['age_s'])} ago: {last['path']}"))
     if (pace := told["pace"]) is not None:
         rows.append(("every", _pace(pace)))
+    if told["mirrored"] is not None:
+        rows.append(("mirror", f"step {told['mirrored']}"))
     if told["goodput"] is not None:
         rows.append(("goodput", share(told["goodput"])))
     if told["steps_redone"] is not None:

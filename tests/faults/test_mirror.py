@@ -18,6 +18,8 @@ from stores import Proxy, Server, proxy, s3_server
 from undisturbed import ALONE, assert_same
 
 from supervisor.checkpoint.verify import Intact, verify
+from supervisor.mirror.layout import LEASE, piece_name, pieces_of
+from supervisor.mirror.store import Store
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +67,13 @@ def lose_the_machine(run: Run) -> None:
     shutil.rmtree(run.run_dir)
 
 
+def store(url: str, server: Server, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """The run's mirror, as somebody else sees it."""
+    for name, value in server.environment().items():
+        monkeypatch.setenv(name, value)
+    return Store(f"{url}/demo")
+
+
 def steps_mirrored(run: Run) -> list[int]:
     return [record.fields["step"] for record in run.journal("mirrored")]
 
@@ -101,7 +110,7 @@ def test_a_machine_with_nothing_but_the_job_file_goes_on_from_the_mirror_bit_for
 
 
 def test_an_emergency_checkpoint_reaches_the_mirror_within_the_grace(
-    tmp_path: Path, url: str, server: Server, between: Proxy
+    tmp_path: Path, url: str, server: Server, between: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = mirrored(
         tmp_path / "run",
@@ -120,7 +129,9 @@ def test_an_emergency_checkpoint_reaches_the_mirror_within_the_grace(
     assert committed.fields["reason"] == "emergency"
     assert steps_mirrored(run) == [committed.fields["step"]]
     # The lease was given back, so another machine need not watch it for half a minute.
-    assert json.loads(server.ask("GET", f"/{url.removeprefix('s3://')}/demo/lease.json"))["owner"] is None
+    lease = store(url, server, monkeypatch).get(LEASE)
+    assert lease is not None
+    assert json.loads(lease.data)["owner"] is None
 
 
 def test_a_store_that_swallows_everything_neither_slows_training_nor_holds_a_drain_beyond_the_grace(
@@ -157,7 +168,7 @@ def test_a_machine_that_knows_nothing_does_not_begin_anew_while_the_store_is_gon
 
 
 def test_a_damaged_checkpoint_in_the_mirror_is_passed_over_for_the_next_older(
-    tmp_path: Path, url: str, server: Server, alone: Run
+    tmp_path: Path, url: str, server: Server, alone: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = mirrored(tmp_path / "run", url, server.environment())
     run.place("step-8")
@@ -167,11 +178,7 @@ def test_a_damaged_checkpoint_in_the_mirror_is_passed_over_for_the_next_older(
     run_id = run.run_id()
     lose_the_machine(run)
     run.let_go("step-8")
-    from xxhash import xxh3_128_hexdigest
-
-    piece = f"{xxh3_128_hexdigest(optimizer)}-{len(optimizer)}"
-    bucket = url.removeprefix("s3://")
-    server.ask("PUT", f"/{bucket}/demo/{run_id}/pieces/{piece}", b"\0" * len(optimizer))
+    store(url, server, monkeypatch).put(pieces_of(run_id) + piece_name(optimizer), b"\0" * len(optimizer))
 
     assert run.run() == 0, run.said()
     [rejected] = run.journal("checkpoint_rejected")

@@ -27,6 +27,7 @@ from supervisor.report.words import clock
 KEYS = [
     "name", "state", "step", "max_steps", "attempt", "allocation", "resumed_from", "last_checkpoint",
     "steps_per_s", "eta_s", "goodput", "steps_redone", "incidents", "loss", "adapted", "queue", "pace",
+    "mirrored",
 ]  # fmt: skip
 ME = this_process()
 WORD = Progress(
@@ -66,6 +67,7 @@ def test_a_running_run_is_told_from_its_living_owner() -> None:
         "adapted": None,
         "queue": None,
         "pace": None,
+        "mirrored": None,
     }
 
 
@@ -264,3 +266,9 @@ def test_how_often_checkpoints_are_made_is_told_where_the_run_found_it_out_and_u
     shown = "every       1 min 36 s: one costs 0.05 s of training, and memory is lost once in 1 d 4 h"
     assert shown in block(answer, ALIVE, 1100.0)
     assert told([*h.UNDER_WAY, commit, *h.started(2000)], ALIVE)["pace"] is None
+
+
+def test_what_is_in_the_mirror_is_told_by_its_step() -> None:
+    sent = [*h.SMOOTH, (1090.0, "mirrored", 1, {"step": 80, "lineage": 0, "bytes": 9, "sent_bytes": 9, "seconds": 1.0})]
+    assert told(sent, ALIVE)["mirrored"] == 80
+    assert "  mirror      step 80" in block(told(sent, ALIVE), ALIVE, 1100.0)
