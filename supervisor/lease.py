@@ -215,9 +215,11 @@ def read_lease(run_dir: Path) -> LeaseRecord | None:
 
 
 def life_of(record: LeaseRecord, here: Owner, over: Collection[str]) -> Life:
-    """Whether the owner lives that a record names; one who has let go, or whose job is over, is dead."""
+    """Whether somebody else lives who owns a run: not one who has let go, or whose job is over, nor ``here`` itself."""
     if record.owner is None or follows(here, record.owner) or record.owner.job in over:
         return Life.DEAD
+    if record.owner.token == here.token:
+        return Life.DEAD  # what was acquired for us before, by a process that is gone
     return life(record.owner, here)
 
 

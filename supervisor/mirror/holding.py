@@ -142,7 +142,7 @@ def _hold(
     while True:
         got = store.get(LEASE)
         record = LeaseRecord.parse(got.data) if got is not None else None
-        if got is None or got.data == stale or (record is not None and _is_free(record, owner, over)):
+        if got is None or got.data == stale or (record is not None and life_of(record, owner, over) is Life.DEAD):
             epoch = (record.epoch if record is not None else 0) + 1
             try:
                 return _take(store, epoch, owner, got.tag if got is not None else None, wait)
@@ -151,13 +151,6 @@ def _hold(
                 continue  # somebody was faster: see who
         _watch(store, got.data, wait, watch_s, poll_s)
         stale = got.data
-
-
-def _is_free(record: LeaseRecord, owner: Owner, over: Collection[str]) -> bool:
-    """Whether it can be taken now: also from a process that did this for the same supervisor before."""
-    if record.owner is not None and record.owner.token == owner.token:
-        return True
-    return life_of(record, owner, over) is Life.DEAD
 
 
 def _take(store: Store, epoch: int, owner: Owner, tag: str | None, wait: Wait) -> StoreLease:

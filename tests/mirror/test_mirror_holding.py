@@ -102,14 +102,10 @@ def test_a_later_stay_of_the_same_job_follows_at_once(anywhere: str) -> None:
     assert hold(store, replace(elsewhere("c"), job="18", restart=0), wait=never, over=["17"]).epoch == 3
 
 
-def test_a_process_that_does_this_for_the_same_supervisor_again_needs_not_wait(
-    url: str, server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    owner = elsewhere("a")
-    for name, value in server.environment().items():
-        monkeypatch.setenv(name, value)
-    first = hold(Store(url), owner, wait=never)
-    second = hold(Store(url), owner, wait=never)
+def test_a_process_that_does_this_for_the_same_supervisor_again_needs_not_wait(anywhere: str) -> None:
+    owner = this_process()
+    first = hold(Store(anywhere), owner, wait=never)
+    second = hold(Store(anywhere), owner, wait=never)
     with pytest.raises(OwnedError):
         first.renew()
     second.renew()
