@@ -126,7 +126,7 @@ class RunHistory:
         attempts: all of them, oldest first.
         since: index of the first attempt that counts: those before a fresh start do not.
         commits: of the run since then, without those that were rejected later.
-        mirrored: step of the newest checkpoint that is in the mirror, too.
+        mirrored: lineage and step of the newest checkpoint that is in the mirror, too.
         incidents: all of them.
         adapted: what was changed last so that it could go on, and when [unix s].
         pace: how often checkpoints are made; None where the job says so itself, or it is not known yet.
@@ -148,7 +148,7 @@ class RunHistory:
     attempts: list[Attempt] = field(default_factory=list)
     since: int = 0
     commits: list[Commit] = field(default_factory=list)
-    mirrored: int | None = None
+    mirrored: tuple[int, int] | None = None
     incidents: list[Incident] = field(default_factory=list)
     adapted: tuple[float, str] | None = None
     pace: Pace | None = None
@@ -216,7 +216,8 @@ def _take(history: RunHistory, record: Record) -> None:  # noqa: PLR0912 - one c
         case "checkpoint_committed":
             _commit(history, record)
         case "mirrored":
-            history.mirrored = record.count("step")
+            at = record.count("lineage") or 0, record.count("step") or 0
+            history.mirrored = max(at, history.mirrored or at)  # older ones may follow the newest
         case "checkpoint_rejected":
             history.commits = [commit for commit in history.commits if commit.path != record.text("path")]
         case "notice" if "urgent" in record.fields or "withdrawn" in record.fields:

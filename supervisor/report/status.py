@@ -111,7 +111,7 @@ def summary(history: RunHistory, run_dir: Path, now: float, live: Live, queued: 
         "adapted": None if history.adapted is None else {"time": history.adapted[0], "detail": history.adapted[1]},
         "queue": None if queued is None else queued.as_json(),
         "pace": None if history.pace is None else asdict(history.pace),
-        "mirrored": history.mirrored,
+        "mirrored": None if history.mirrored is None else history.mirrored[1],
     }
 
 
