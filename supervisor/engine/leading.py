@@ -167,7 +167,8 @@ def _mirror(job: Job, terms: Terms, before: Ledger, lease: Lease) -> Mirroring:
             keep_last=job.checkpoint.keep_last,
             run_id=before.run_id,
             fresh=terms.fresh,
-        )
+        ),
+        environment=job.env,
     )
 
 

@@ -57,7 +57,7 @@ class Copy:
     _store: Store = field(init=False)
     _head: Head | None = None
     _head_tag: str | None = None
-    _saved: dict[str, tuple[int, int]] = field(default_factory=dict)
+    _saved: dict[str, tuple[int, int]] | None = None  # what of the run directory the head in the store has
     _inherited: frozenset[At] = frozenset()
     _commits: dict[At, Commit] = field(default_factory=dict)
     _sender: Sender = field(init=False)
@@ -124,7 +124,7 @@ class Copy:
     def adopt(self, run_id: str) -> None:
         """The run has begun here, under this name."""
         if self._head is None or self._head.run_id != run_id:
-            self._head, self._inherited = Head(run_id, committed=False), frozenset()
+            self._head, self._inherited, self.committed = Head(run_id, committed=False), frozenset(), False
         self._begin(run_id)
         self.run_id, self.adopted = run_id, True
 
@@ -147,7 +147,7 @@ class Copy:
         still_held_by(self._run_dir, self.settings.epoch, self.settings.owner.token)
         if ours:
             (self._run_dir / JOURNAL).replace(self._run_dir / f"{JOURNAL}.before-{time.time_ns()}")
-        wanted = [name for name in head.files if name != JOURNAL]
+        wanted = [name for name in head.files if name in ESSENCE[1:] or name.startswith(f"{FINAL}/")]
         for name in (*wanted, JOURNAL):  # it comes last: with it, all is there
             _put(self._run_dir / name, [journal] if name == JOURNAL else fetcher.file(name, head.files[name]))
         self.restored = (*wanted, JOURNAL)
@@ -212,7 +212,7 @@ class Copy:
     @property
     def unsaved(self) -> bool:
         """Whether the store does not even know which run this is."""
-        return self.adopted and not self._saved
+        return self.adopted and self._saved is None
 
     def save(self, *, force: bool = False) -> None:
         """Save the journal, and what else a new machine needs, if it has changed since.

@@ -142,7 +142,10 @@ def _hold(
     while True:
         got = store.get(LEASE)
         record = LeaseRecord.parse(got.data) if got is not None else None
-        if got is None or got.data == stale or (record is not None and life_of(record, owner, over) is Life.DEAD):
+        standing = Life.UNKNOWN if record is None else life_of(record, owner, over)
+        if standing is Life.ALIVE:
+            raise _taken(store, record)
+        if got is None or got.data == stale or standing is Life.DEAD:
             epoch = (record.epoch if record is not None else 0) + 1
             try:
                 return _take(store, epoch, owner, got.tag if got is not None else None, wait)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import queue
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -86,6 +85,7 @@ class Keeper:
     def _open(self, settings: Settings) -> bool:
         """Take hold of the mirror, however long the store does not answer; False if it refuses."""
         while True:
+            copy: Copy | None = None
             try:
                 copy = Copy(settings, self._wait, self._moved)
                 copy.reach()
@@ -96,6 +96,7 @@ class Keeper:
                 problem = getattr(error, "problem", f"{settings.url}: its head is damaged: {error}")
                 remedy = getattr(error, "remedy", "choose another `checkpoint.mirror`, or start with --fresh")
                 self._tell("refused", problem=problem, remedy=remedy, owned=owned)
+                self._release(copy)
                 return False
             except (SupervisorError, OSError) as error:
                 self._tell("unreachable", problem=str(error))
@@ -146,10 +147,13 @@ class Keeper:
                 if isinstance(error, OwnedError | StoreRefusedError):
                     break
                 time.sleep(PAUSE_S)  # the supervisor knows how long there is time for this
+        self._release(copy)
+        self._tell("left")
+
+    def _release(self, copy: Copy | None) -> None:
         if copy is not None and copy.held is not None:
             with suppress(SupervisorError):
                 copy.held.release()
-        self._tell("left")
 
     # -- what is done by itself
 
@@ -248,8 +252,10 @@ def main() -> None:
     _be_modest()
     keeper = Keeper(_write)
     threading.Thread(target=_listen, args=(keeper.commands.put,), name="listening", daemon=True).start()
-    keeper.run()
-    sys.stdout.flush()
+    try:
+        keeper.run()
+    except Exception as error:  # a bug of ours, which nobody would hear of
+        _write(line("failed", problem=f"{type(error).__name__}: {error}"))
     os._exit(0)  # the other threads may be in a store that does not answer
 
 

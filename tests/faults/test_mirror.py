@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Iterator
@@ -225,6 +227,18 @@ def test_what_cannot_work_is_refused_before_anything_starts(
     assert run.start().wait(30) == 2
     assert said in run.said()
     assert run.journal("attempt_started") == []
+
+
+def test_without_the_library_the_key_is_refused_with_what_to_install(tmp_path: Path) -> None:
+    run = mirrored(tmp_path / "run", "s3://bucket", {})
+    program = (
+        "import sys; sys.modules['obstore'] = None\n"
+        "from supervisor.cli import main\n"
+        f"sys.argv = ['supervisor', 'run', {str(run.write_job())!r}]; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert "pip install 'lora-supervisor[cloud]'" in done.stderr
 
 
 def test_a_fresh_start_is_another_run_in_the_mirror_too(tmp_path: Path, url: str, server: Server) -> None:

@@ -153,6 +153,9 @@ HAND_BACK, STOP = Wish.HAND_BACK, Wish.STOP
     [
         # a run, from its start to its end
         (Situation(gang=NONE, launch_due=False), Move.WAIT),
+        (Situation(gang=NONE, wish=Wish.HAND_BACK, mirroring=True), Move.WAIT),
+        (Situation(gang=NONE, wish=Wish.HAND_BACK, settled=9, committed=3, mirroring=True), Move.COMMIT_EMERGENCY),
+        (Situation(gang=NONE, wish=Wish.KILL, mirroring=True), Move.LEAVE),
         (Situation(gang=NONE), Move.LAUNCH),
         (Situation(gang=ALIVE), Move.WAIT),
         (Situation(gang=ALIVE, settled=9, committed=3), Move.WAIT),

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -47,8 +48,8 @@ class Keeping:
         """Whether it runs, as far as is known."""
         return self._pidfd is not None
 
-    def start(self) -> None:
-        """Start it; if that cannot be, it counts as ended."""
+    def start(self, environment: Mapping[str, str]) -> None:
+        """Start it, in this environment; if that cannot be, it counts as ended."""
         ours_from, theirs_out = os.pipe()
         theirs_in, ours_to = os.pipe()
         try:
@@ -58,6 +59,7 @@ class Keeping:
                     stdin=theirs_in,
                     stdout=theirs_out,
                     stderr=subprocess.DEVNULL,
+                    env=dict(environment),
                     start_new_session=True,
                 )
             process.returncode = 0  # whoever looks first reaps it, as all children of this process

@@ -7,9 +7,10 @@ mirror is kept here.
 from __future__ import annotations
 
 import importlib.util
+import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -30,7 +31,7 @@ HUNG_S = 600.0
 LATE_S = 600.0
 #: What is fetched, or sent when nobody presses, is waited for as long as there is a word in this time [s].
 STILL_S = 30.0
-#: What is left of the grace for leaving itself [s], or half of it where that is less.
+#: What is left of the grace for leaving itself [s].
 LEAVE_S = 3.0
 #: A leave that nobody waits for may take this long: the lease is given back, so that a successor need not watch [s].
 SHORT_S = 2.0
@@ -44,6 +45,7 @@ class Mirroring:
 
     Attributes:
         settings: of the mirror; None for none.
+        environment: what the job adds to this process's own.
         write: the journal's append.
         opened: it is ours, and what is in it is known.
         restored: files that were brought to this machine when it was opened.
@@ -52,6 +54,7 @@ class Mirroring:
     """
 
     settings: Settings | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
     write: Write = lambda *_words, **_told: None
     opened: bool = False
     restored: tuple[str, ...] = ()
@@ -258,7 +261,7 @@ class Mirroring:
     def _start(self) -> None:
         assert self.settings is not None
         self._refused = None
-        self._keeper.start()
+        self._keeper.start({**os.environ, **self.environment})
         self._keeper.say("open", settings=self.settings.encode())
 
     def _hear(self) -> None:
