@@ -80,12 +80,10 @@ def steps_mirrored(run: Run) -> list[int]:
     return [record.fields["step"] for record in run.journal("mirrored")]
 
 
-@pytest.mark.parametrize("place", ["s3", "file"])
 def test_a_machine_with_nothing_but_the_job_file_goes_on_from_the_mirror_bit_for_bit(
-    tmp_path: Path, url: str, server: Server, alone: Run, place: str
+    tmp_path: Path, url: str, server: Server, alone: Run
 ) -> None:
-    address = url if place == "s3" else f"file://{tmp_path}/elsewhere"
-    run = mirrored(tmp_path / "run", address, server.environment())
+    run = mirrored(tmp_path / "run", url, server.environment())
     run.place("step-8")
     run.start().wait_at("step-8", ranks=1)
     until(lambda: 6 in steps_mirrored(run), "step 6 in the mirror")
@@ -239,17 +237,3 @@ def test_without_the_library_the_key_is_refused_with_what_to_install(tmp_path: P
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
     assert "pip install 'lora-supervisor[cloud]'" in done.stderr
-
-
-def test_a_fresh_start_is_another_run_in_the_mirror_too(tmp_path: Path, url: str, server: Server) -> None:
-    run = mirrored(tmp_path / "run", url, server.environment())
-    assert run.run() == 0, run.said()
-    first = run.run_id()
-    shutil.rmtree(run.run_dir)
-    assert run.run("--fresh") == 0, run.said()
-    assert run.run_id() != first
-    assert run.journal("training_started")[0].fields["source"] == "fresh"
-    second = run.run_id()
-    shutil.rmtree(run.run_dir)
-    assert run.run() == 0, run.said()
-    assert run.run_id() == second
