@@ -18,7 +18,7 @@ import torch
 from supervisor.board.layout import Image, Region, SlotHeader, Tensor, image, region
 from supervisor.board.slots import Key, SlotReader, SlotWriter
 from supervisor.checkpoint.shards import WHOLE
-from supervisor.worker.capture import Tensors, flat, names_of
+from supervisor.worker.capture import OPTIMIZER, Tensors, flat, names_of
 from supervisor.worker.copying import Copier
 from supervisor.worker.seat import Seat
 from supervisor.worker.staging import Staging
@@ -153,7 +153,9 @@ class SnapshotTaker:
 
     def _lay_out(self, files: Mapping[str, Tensors], json_bytes: int, wholes: Mapping[str, Tensors]) -> None:
         """Find or ask for a region that holds these tensors, and map it."""
-        images = {file: image_of(tensors, wholes.get(file)) for file, tensors in files.items() if tensors}
+        # An optimizer without moments has no tensors, and a checkpoint its file all the same.
+        there = {file: tensors for file, tensors in files.items() if tensors or file == OPTIMIZER}
+        images = {file: image_of(tensors, wholes.get(file)) for file, tensors in there.items()}
         cuda = any(t.is_cuda for t in flat(files))
         geometry = region(images, slots=5 if cuda else 3, json_bytes=2 * json_bytes + JSON_ROOM_BYTES)
         path, geometry = self._region(geometry)

@@ -80,6 +80,7 @@ class Loop:
     optimizers: int = 2
     batch: int = 4
     poisoned: int = -1
+    kinds: tuple[Any, ...] = (torch.optim.AdamW, torch.optim.RMSprop)
     says: bool = True
     steps: bool = True
 
@@ -98,8 +99,7 @@ class Loop:
         )
         halves = [list(self.model[0].parameters()), [p for m in self.model[1:] for p in m.parameters()]]
         shares = halves if self.optimizers == 2 else [halves[0] + halves[1]]
-        kinds = (torch.optim.AdamW, torch.optim.RMSprop)
-        made = [kind(share, lr=0.05) for kind, share in zip(kinds, shares, strict=False)]
+        made = [kind(share, lr=0.05) for kind, share in zip(self.kinds, shares, strict=False)]
         self.opts = [self.accelerator.prepare_optimizer(one) for one in made]
         self.schedulers = [
             self.accelerator.prepare_scheduler(torch.optim.lr_scheduler.ExponentialLR(one, 0.9)) for one in made
@@ -185,6 +185,7 @@ LOOPS: dict[str, Loop] = {
     "a stream": Loop(dataset=Stream, noise=True),
     "batches that rank 0 hands out": Loop(config={"dispatch_batches": True}, noise=True),
     "a generator of its own": Loop(seeded=True, noise=True),
+    "an optimizer without moments": Loop(kinds=(torch.optim.SGD, torch.optim.SGD)),
     "one optimizer": Loop(optimizers=1, limits={"max_steps": 16}),
 }
 

@@ -8,9 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import load
+
 from supervisor.board.environment import ATTEMPT, BOARD, LINEAGE, WORLD_SIZE, worker_environment
 from supervisor.board.pages import Orders, Reply
 from supervisor.board.store import Board
+from supervisor.checkpoint.contents import missing_part
 from supervisor.engine.state.assembly import contents, sources_of
 from supervisor.engine.state.memory import Memory
 from supervisor.engine.state.resuming import note_snapshot
@@ -66,6 +69,10 @@ def note_newest(board: Board, attempt: int) -> int:
     memory = Memory(board, admit=lambda _: None)
     whole = next(iter(memory.wholes()))
     made = contents(sources_of(memory, whole), board.directory, "run1")
+    assert missing_part(part.name for part in made.parts()) is None
+    for part in made.parts():
+        if part.name.endswith(".safetensors"):
+            load(b"".join(bytes(piece) for piece in part.pieces()))
     note_snapshot(board.directory / f"resume-{attempt}", made, whole.step)
     return whole.step
 
