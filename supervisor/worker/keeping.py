@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+
+from torch.nn.parallel import DistributedDataParallel
 
 from supervisor.board.pages import Phase, Trained
 from supervisor.worker import adapting, randomness
@@ -24,6 +27,8 @@ from supervisor.worker.seat import Seat, WorldSizeError
 from supervisor.worker.snapshots import SnapshotTaker
 from supervisor.worker.standby import remember_modules
 from supervisor.worker.typical import Typical
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +91,7 @@ class Keeping:
         own = self.resume.rank(self._at.rank)
         self._position.go_back(own["data"], own["rng"])
         data = self.resume.state["data"]
+        self._warn(data)
         self._accelerator.step = data["accelerator_step"]
         told = json.loads(self.resume.parts["trainer_state.json"].read())
         return Stand(
@@ -96,6 +102,24 @@ class Keeping:
             schedulers=tuple(data["schedulers"]),
             rows=told["log_history"],
         )
+
+    def _warn(self, data: dict[str, Any]) -> None:
+        """Say what will not be the same to the last bit, or to the last sample."""
+        then, now = data["micro_batch"], self._position.micro_batch
+        if (data["world_size"], then) != (self._at.world_size, now):
+            log.warning(
+                "a step was %s batches of %s samples on %d ranks, and is made on %d of %s now: take both numbers from "
+                "supervisor.worker.fitting_batch, and it is of the same samples",
+                *(data["accumulation"], then, data["world_size"], self._at.world_size, now),
+            )
+        wrapped = [m for m in self._accelerator._models if isinstance(m, DistributedDataParallel)]
+        if self._at.world_size > 2 and any(not m.find_unused_parameters and not m.static_graph for m in wrapped):
+            # Source: torch/csrc/distributed/c10d/reducer.cpp, `should_rebuild_buckets`; see `warmup`.
+            log.warning(
+                "torch sums the first step of this life in another order than in one life, which may show in the last "
+                "bit; DistributedDataParallelKwargs(find_unused_parameters=True) among the Accelerator's "
+                "kwargs_handlers keeps the order"
+            )
 
     def begin(self, stand: Stand, *, over: bool) -> None:
         """Training begins, or goes on; ``over`` if there is nothing left to train.
