@@ -192,8 +192,12 @@ class Run:
     # -- what is left of it
 
     def digests(self) -> dict[str, str]:
-        """The result: final adapter and the optimizer's state at the end."""
-        files = {"adapter": self.run_dir / "final" / "adapter_model.safetensors"}
+        """The result: final adapter, or model, and the optimizer's state at the end."""
+        final = self.run_dir / "final"
+        (weights,) = [
+            final / name for name in ("adapter_model.safetensors", "model.safetensors") if (final / name).exists()
+        ]
+        files = {"adapter": weights}
         steps = [int(p.name.rpartition("-")[2]) for p in (self.run_dir / "checkpoints").glob("checkpoint-*")]
         files["optimizer"] = self.run_dir / "checkpoints" / f"checkpoint-{max(steps)}" / "optimizer.safetensors"
         return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}

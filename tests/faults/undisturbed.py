@@ -17,16 +17,16 @@ ALONE: dict[str, Any] = {"max_steps": 12, "eval-steps": 5}
 def assert_same(run: Run, undisturbed: Run) -> None:
     """The result is bit for bit the undisturbed one's, and so is the way there."""
     assert run.digests() == undisturbed.digests()
-    assert [_exact(row) for row in run.log_history()] == [_exact(row) for row in undisturbed.log_history()]
+    assert exact_rows(run) == exact_rows(undisturbed)
     assert _mean_loss(run) == pytest.approx(_mean_loss(undisturbed), rel=1e-12)
     digests = {line["step"]: line["digest"] for line in undisturbed.trace()}
     assert {line["step"] for line in run.trace()} == set(digests)
     assert [line for line in run.trace() if line["digest"] != digests[line["step"]]] == []
 
 
-def _exact(row: dict[str, Any]) -> dict[str, Any]:
+def exact_rows(run: Run) -> list[dict[str, Any]]:
     """All but the closing mean, which the Trainer divides by the steps of one life: its last bit may differ."""
-    return {key: value for key, value in row.items() if key != "train_loss"}
+    return [{key: value for key, value in row.items() if key != "train_loss"} for row in run.log_history()]
 
 
 def _mean_loss(run: Run) -> float:
