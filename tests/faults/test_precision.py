@@ -26,9 +26,8 @@ def assert_a_kill_changes_nothing(base: Path, args: dict[str, Any]) -> Run:
 
 def test_a_scale_that_overflows_now_and_then_leaves_out_the_same_steps(tmp_path: Path) -> None:
     quiet = assert_a_kill_changes_nothing(tmp_path, {"max_steps": 9, "scale": 2.0**19})
-    digests = [line["digest"] for line in quiet.trace()]
-    assert digests[0] == digests[1]  # an overflow: nothing was changed
-    assert 4 < len(set(digests)) < 9
+    digests = {line["digest"] for line in quiet.trace()}
+    assert 4 < len(digests) < 9  # what an overflow leaves out changes nothing
 
 
 def test_an_adapter_on_four_bits_with_an_optimizer_of_eight_comes_out_the_same(tmp_path: Path) -> None:

@@ -212,7 +212,7 @@ class Team:
             silent = all(loss.reason.startswith("silent") for loss in self.crew.losses)
             words = "; ".join(map(str, self.crew.losses))
             if any(whole.sharded for whole in self.node.memory.wholes()):
-                words += "; its pieces of the sharded state went with it"
+                words += "; its pieces of the sharded state are gone unless it comes back with them"
             return Verdict(Cause.DISCONNECTED if silent else Cause.NODE_LOST, words)
         for host, words in self.gpu_faults():
             return Verdict(Cause.GPU_FAULT, words if host is None else f"on {host}: {words}")
