@@ -52,18 +52,22 @@ def is_sharded(model: torch.nn.Module) -> bool:
     return True
 
 
-def refuse_foreign() -> None:
+def refuse_foreign(known: Mapping[str, Any] | None = None) -> None:
     """Refuse what keeps parameters in a form of its own, as far as accelerate knows of it.
+
+    Args:
+        known: what it knows; default: of this process, which is nothing in a program that does not use it.
 
     Raises:
         JobError: naming it.
     """
     from accelerate.state import AcceleratorState
 
-    state = AcceleratorState._shared_state  # of a program that uses no accelerate it is empty
+    state = AcceleratorState._shared_state if known is None else known
     if getattr(state.get("fsdp_plugin"), "fsdp_version", 2) == 1:
         raise _fsdp1()
-    for plugin in (state.get("deepspeed_plugins") or {}).values():
+    plugins = state.get("deepspeed_plugins")  # one, or several by name
+    for plugin in plugins.values() if isinstance(plugins, dict) else (plugins,) if plugins else ():
         raise JobError(f"DeepSpeed ZeRO-{plugin.zero_stage} is not supported: it cuts a buffer, not tensors", _REMEDY)
     if getattr(state.get("distributed_type"), "name", "") == "MEGATRON_LM":
         raise JobError("Megatron-LM is not supported", _REMEDY)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -81,6 +82,19 @@ def written(
         (place / name).write_bytes(data)
         parts[name] = Range(place / name, 0, image.size)
     return parts
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_deepspeed_is_refused_by_its_stage(*, named: bool) -> None:
+    plugin = SimpleNamespace(zero_stage=2)
+    with pytest.raises(JobError, match=r"DeepSpeed ZeRO-2 is not supported"):
+        sharded.refuse_foreign({"deepspeed_plugins": {"default": plugin} if named else plugin})
+
+
+@pytest.mark.parametrize(("kind", "size"), [("tp", 2), ("cp", 4), ("dp_replicate", 2)])
+def test_further_kinds_of_parallelism_are_refused_by_name(kind: str, size: int) -> None:
+    with pytest.raises(JobError, match=rf"parallelism_config has {kind}_size {size}, which is not supported"):
+        sharded.refuse_foreign({"parallelism_config": SimpleNamespace(**{f"{kind}_size": size})})
 
 
 def test_an_optimizer_gets_its_pieces_back_from_pieces_and_from_what_is_whole(tmp_path: Path) -> None:
