@@ -122,3 +122,28 @@ def attended(work: Callable[[], T], meanwhile: Callable[[], object], every_s: fl
         meanwhile()
     disk.close(0.0)
     return pending.result()
+
+
+def within(patience_s: float, work: Callable[[], object]) -> bool:
+    """Have something done on a thread of its own, and wait no longer than that.
+
+    Args:
+        patience_s: then it is left behind, and ends with the process [s].
+        work: what is to be done.
+
+    Returns:
+        Whether it was done.
+
+    Raises:
+        BaseException: whatever the work raised by then.
+
+    >>> within(1.0, lambda: None)
+    True
+    """
+    disk = Disk()
+    pending = disk.ask(work)
+    over = pending.wait(patience_s)
+    disk.close(0.0)
+    if over:
+        pending.result()
+    return over

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from supervisor.board.store import Board, left_behind, remove_boards
+from supervisor.engine.disk import within
 from supervisor.engine.loop import Loop
 from supervisor.engine.machine import board_roots, room
 from supervisor.engine.members.crew import Crew
@@ -55,6 +56,10 @@ if TYPE_CHECKING:
     from supervisor.engine.telling import Telling
 
 
+#: How long giving the run back may take on a disk that hangs [s].
+RELEASE_S = 2.0
+
+
 def lead(job: Job, terms: Terms, world: World, stand: Stand) -> ExitCode:
     """Lead a run: the only node, or the first of several."""
     check_directory(job.run_dir)
@@ -88,7 +93,7 @@ def lead(job: Job, terms: Terms, world: World, stand: Stand) -> ExitCode:
     finally:
         mirror.close(lambda: True)  # also after a refusal the lease is given back
         try:
-            lease.release()
+            within(RELEASE_S, lease.release)
         except DiskError:
             pass  # the next owner finds this process dead, which is as good
 

@@ -6,10 +6,12 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from supervisor.board.sweep import sweep_boards
-from supervisor.engine.leading import lead
+from supervisor.engine.disk import within
+from supervisor.engine.leading import RELEASE_S, lead
 from supervisor.engine.machine import board_roots, count_processes, room, spare_bytes
 from supervisor.engine.members.joining import join
 from supervisor.engine.members.meeting import Over, announce
@@ -105,7 +107,7 @@ def _say_over(job: Job, stand: Stand, code: ExitCode) -> None:
     if not stand.allocation:
         return
     try:
-        announce(job.run_dir, stand.allocation, Over(code))
+        within(RELEASE_S, partial(announce, job.run_dir, stand.allocation, Over(code)))
     except OSError:
         return  # then they wait for a while
 

@@ -22,8 +22,10 @@ from supervisor.policy.lifecycle import Gang, Situation, Wish
 from supervisor.policy.restart import Facts
 from supervisor.policy.schedule import snapshot_period
 
-#: A commit that takes longer than the grace, and this, does not keep a supervisor that is to leave [s].
+#: A commit that takes longer than this does not keep a supervisor that is to leave [s], unless the grace is longer.
 HUNG_S = 10.0
+#: What leaving itself takes of the grace [s].
+LEAVE_S = 5.0
 
 
 @dataclass(slots=True)
@@ -81,6 +83,7 @@ class Sight:
         now_s = time.monotonic()
         beats = self.team.beats if self.team.node.present else []
         settled = self._settled(gang, beats if training else [])
+        hung = self._hung(now_s)
         return Situation(
             gang=gang,
             wish=self.wishes.wish,
@@ -92,8 +95,8 @@ class Sight:
             committed=self.checkpoints.newest,
             trained=self._trained(beats, over=over),
             trained_committed=self.checkpoints.trained,
-            committing=self._committing(now_s),
-            commit_failed=self.checkpoints.failed,
+            committing=self.checkpoints.under_way and not hung,
+            commit_failed=self.checkpoints.failed or hung,
             periodic_due=self.checkpoints.due(settled if training else -1, now_s),
             safety_due=self.wishes.safety_due and self.checkpoints.may_retry(now_s),
             launch_due=now_s >= launch_at_s,
@@ -103,13 +106,12 @@ class Sight:
             mirroring=self.mirror.awaited(self.checkpoints.newest, self.wishes.leave_by_s, now_s),
         )
 
-    def _committing(self, now_s: float) -> bool:
-        """Whether a commit is worth waiting for; one that hangs must not keep us from leaving."""
-        if not self.checkpoints.under_way:
+    def _hung(self, now_s: float) -> bool:
+        """Whether no commit is worth waiting for: one that hangs must not keep us from leaving, nor must a next one."""
+        if not self.checkpoints.under_way or self.wishes.wish is Wish.GO_ON:
             return False
-        leaving = self.wishes.wish is not Wish.GO_ON
-        patience_s = max(HUNG_S, self.job.recovery.grace.s)
-        return not (leaving and now_s - max(self.checkpoints.began_s, self.wishes.since_s) > patience_s)
+        patience_s = max(HUNG_S, self.job.recovery.grace.s - LEAVE_S)
+        return now_s - max(self.checkpoints.began_s, self.wishes.since_s) > patience_s
 
     def _trained(self, beats: list[Beat], *, over: bool) -> bool:
         """Whether the state at the training's end is on the board.

@@ -54,8 +54,8 @@ VERIFY = (
     + """
 verdict = verify(root / "checkpoint-10", RUN)
 mark()
-said = [type(verdict).__name__, getattr(verdict, "reason", None), getattr(verdict, "passing", None)]
-print(json.dumps(said), file=sys.stderr)
+told = [getattr(verdict, name, None) for name in ("reason", "passing")]
+print(json.dumps([type(verdict).__name__, *told]), file=sys.stderr)
 os._exit(0)
 """
 )
