@@ -79,7 +79,7 @@ class Ledger:
 
 
 def fold(records: Iterable[Mapping[str, Any]], start: Ledger | None = None) -> Ledger:
-    """The ledger after these journal records.
+    """The ledger after these journal records; one whose fields make no sense is passed over, as a torn line is.
 
     >>> fold([{"event": "attempt_ended", "cause": "crashed", "step": None}]).barren
     1
@@ -88,7 +88,10 @@ def fold(records: Iterable[Mapping[str, Any]], start: Ledger | None = None) -> L
     """
     ledger = start or Ledger()
     for record in records:
-        ledger = replace(_after(ledger, record), exposure=ledger.exposure.after(record))
+        try:
+            ledger = replace(_after(ledger, record), exposure=ledger.exposure.after(record))
+        except (TypeError, ValueError, AttributeError, OverflowError):
+            continue
     return ledger
 
 
