@@ -32,7 +32,7 @@ def stop_asked(run_dir: Path) -> str | None:
     """Who asked the run to stop, or None; a disk that cannot be read says nothing, and is asked again."""
     try:
         told: Any = json.loads((run_dir / "control" / _STOP).read_text())
-    except (PermissionError, ValueError):
+    except (PermissionError, ValueError, RecursionError):
         return "somebody"  # the request is there; who made it cannot be read
     except OSError:
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ from supervisor.checkpoint.commit import commit
 from supervisor.checkpoint.parts import part_from_bytes
 from supervisor.checkpoint.refusals import StorageError
 from supervisor.engine.state.looking import look_patiently
-from supervisor.engine.state.resuming import OnDisk, look
+from supervisor.engine.state.resuming import OnDisk, look, note_checkpoint
 from supervisor.policy.ledger import Ledger
 from supervisor.policy.resume import Candidate
 
@@ -122,3 +123,11 @@ def test_what_no_other_look_would_mend_is_raised_at_once() -> None:
 def test_what_the_first_looks_set_aside_is_told_too() -> None:
     first = found(20, rejected=(("checkpoint-40", 40, "torn"),), missing=("checkpoint-30",))
     assert look_patiently(in_turn([first, found(30)])).rejected == first.rejected
+
+
+def test_workers_are_pointed_at_what_the_manifest_lists_and_at_no_link_beside_it(run_dir: Path) -> None:
+    checkpoint = run_dir / "checkpoints" / "checkpoint-30"
+    (checkpoint / "rank-0.safetensors").symlink_to("/etc/passwd")
+    note_checkpoint(run_dir / "note", checkpoint, 30)
+    parts = json.loads((run_dir / "note" / "resume.json").read_text())["parts"]
+    assert set(parts) == {path.name for path in checkpoint.iterdir()} - {"rank-0.safetensors", "manifest.json"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from collections.abc import Callable, Iterable
@@ -12,8 +13,8 @@ from supervisor.checkpoint.aside import set_aside
 from supervisor.checkpoint.files import make_directory
 from supervisor.checkpoint.inventory import Found, newest_intact, promising
 from supervisor.checkpoint.manifest import Manifest
-from supervisor.checkpoint.refusals import naming
-from supervisor.checkpoint.verify import Foreign, Intact, Torn, Unreadable
+from supervisor.checkpoint.refusals import StorageError, naming
+from supervisor.checkpoint.verify import Foreign, Intact, Torn, Unreadable, read_manifest
 from supervisor.engine.attempt import AttemptOrder, Start
 from supervisor.engine.state.assembly import Contents, TornSnapshotError, contents, sources_of
 from supervisor.engine.state.looking import look_patiently, newest_missing
@@ -159,11 +160,17 @@ def torn_ones(run_dir: Path) -> tuple[str, ...]:
 
 
 def note_checkpoint(directory: Path, checkpoint: Path, step: int) -> None:
-    """Point the workers at a checkpoint on disk."""
+    """Point the workers at a checkpoint on disk: at what its manifest lists, and at nothing else that lies there.
+
+    Raises:
+        StorageError: it cannot be read, or is not what it was when it was chosen.
+    """
+    verdict = read_manifest(checkpoint, None)
+    if not isinstance(verdict, Intact):
+        raise StorageError(f"{checkpoint}: {verdict.reason}", "another start looks again", errno.ESTALE)
     parts = {
-        path.name: {"path": str(path), "offset": 0, "size": path.stat().st_size}
-        for path in checkpoint.iterdir()
-        if path.is_file()
+        name: {"path": str(checkpoint / name), "offset": 0, "size": entry.bytes}
+        for name, entry in verdict.manifest.files.items()
     }
     _note(directory, "checkpoint", step, parts)
 
