@@ -50,7 +50,7 @@ def test_a_first_start_is_refused_where_two_checkpoints_have_no_room(tmp_path: P
 def test_an_emergency_on_a_full_disk_takes_the_room_of_what_the_run_can_do_without(
     tmp_path: Path, small_disk: Path, alone: Run
 ) -> None:
-    job = {**ONE_PROCESS, "run_dir": str(small_disk / "run"), "checkpoint": {"every": "2 steps", "keep_last": 9}}
+    job = {**ONE_PROCESS, "run_dir": str(small_disk / "run"), "checkpoint": {"every": "2 steps", "keep_last": 200}}
     run = Run(tmp_path / "base", args=ALONE, job=job)
     run.place("step-10")
     run.start().wait_at("step-10", ranks=1)
@@ -61,6 +61,7 @@ def test_an_emergency_on_a_full_disk_takes_the_room_of_what_the_run_can_do_witho
     ballast.unlink()
     assert names(run) == ["checkpoint-6", "checkpoint-8", "checkpoint-9"]
     assert run.journal("checkpoint_committed")[-1].fields["reason"] == "emergency"
+    assert "200 checkpoints of 0 MB and the next one need " in run.journal("incident")[0].fields["detail"]
     told = run.journal("incident")[-1].fields
     assert told["cause"] == "disk_full"
     assert told["detail"] == ("the disk was full: checkpoint-2, checkpoint-4 had to go for the checkpoint of step 9")

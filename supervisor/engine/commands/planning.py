@@ -25,6 +25,7 @@ from supervisor.engine.world import World, attempt_command
 from supervisor.job import Auto, Job, check_program
 from supervisor.launch.command import Rendezvous
 from supervisor.launch.processes import free_port
+from supervisor.policy.footprint import short_of_room
 from supervisor.policy.ledger import Ledger
 from supervisor.policy.resume import Candidate, FromCandidate, Refuse, choose
 from supervisor.watch.gpus import visible_gpus
@@ -51,6 +52,7 @@ class Plan:
         checkpoint_bytes: size of the newest one.
         disk_need_bytes: for as many as are kept and one more; without those that `keep_every` keeps for ever.
         disk_free_bytes: where the run directory lives, or would.
+        disk_short: that there is too little, in words; None while there is enough, or nothing is known.
         board: where the board would live, and what that place can give.
     """
 
@@ -69,6 +71,7 @@ class Plan:
     checkpoint_bytes: int | None
     disk_need_bytes: int | None
     disk_free_bytes: int
+    disk_short: str | None
     board: dict[str, int]
 
     def as_json(self) -> dict[str, Any]:
@@ -90,6 +93,7 @@ class Plan:
             *([f"nodes       {self.nodes}, this is the command of the first"] if self.nodes > 1 else []),
             f"processes   {self.processes} ({'GPUs ' + ', '.join(self.gpus) if self.gpus else 'on the CPU'})",
             f"checkpoints every {self.every}; size {size}{need}; {human_bytes(self.disk_free_bytes)} free",
+            *([f"            too little: {self.disk_short}"] if self.disk_short is not None else []),
             *(f"board       {place} can give {human_bytes(free)}" for place, free in self.board.items()),
             "environment",
             *(f"  {key}={shlex.quote(value)}" for key, value in sorted(self.environment.items())),
@@ -154,6 +158,9 @@ def plan(job: Job) -> Plan:
         run_id=ledger.run_id or "<run id>",
         logs=job.run_dir / "logs" / f"attempt-{attempt}",
     )
+    free = shutil.disk_usage(_nearest(job.run_dir)).free
+    standing = len(list((job.run_dir / "checkpoints").glob("checkpoint-*")))
+    short = short_of_room(size, _most_kept(job) - 1, standing, free) if size is not None else None
     return Plan(
         run_dir=str(job.run_dir),
         command=made.command,
@@ -169,7 +176,8 @@ def plan(job: Job) -> Plan:
         every=_every(job, ledger),
         checkpoint_bytes=size,
         disk_need_bytes=size * _most_kept(job) if size is not None else None,
-        disk_free_bytes=shutil.disk_usage(_nearest(job.run_dir)).free,
+        disk_free_bytes=free,
+        disk_short=short,
         board={str(root): room(root) for root in board_roots()},
     )
 

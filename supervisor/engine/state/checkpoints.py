@@ -244,6 +244,8 @@ class Checkpoints:
             decision = "the checkpoint is kept; fewer stay than `checkpoint.keep_last` says"
             self.write("incident", cause=Cause.DISK_FULL.value, detail=gone, decision=decision)
         self._cramped = bool(answer.gave)
+        for warning in answer.warnings:
+            self.write("incident", cause=Cause.STORAGE.value, detail=warning, decision="training goes on")
         for problem in (answer.final_problem, answer.problem):
             if problem is not None:
                 self.write("incident", cause=Cause.STORAGE.value, detail=problem, decision="the checkpoint is kept")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import queue
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -17,12 +18,15 @@ from pathlib import Path
 from typing import TypeVar
 
 from supervisor.checkpoint.commit import Committed, commit
+from supervisor.checkpoint.contents import OPTIMIZER
 from supervisor.checkpoint.final import write_final
+from supervisor.checkpoint.largest import largest_tensors
 from supervisor.checkpoint.parts import part_from_range
 from supervisor.checkpoint.retain import Keep
 from supervisor.engine.state.assembly import Share, Source, TornSnapshotError, contents
 from supervisor.engine.state.full_disk import Done, is_full, with_room
 from supervisor.engine.state.retention import Retention
+from supervisor.policy.footprint import short_of_room, too_large
 
 T = TypeVar("T")
 
@@ -72,6 +76,7 @@ class Answer:
         full: whether that was for lack of room.
         final_problem: why `final/` could not be written; None if it was, or was not due.
         gave: names of what was deleted since the disk was full.
+        warnings: what is to be said of the size of checkpoints; with the first one only.
     """
 
     order: Order
@@ -80,6 +85,7 @@ class Answer:
     full: bool = False
     final_problem: str | None = None
     gave: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def write_final_from(checkpoint: Path, run_dir: Path) -> None:
@@ -105,6 +111,7 @@ class Committer:
     ) -> None:
         self._run_dir, self._run_id, self._histories = run_dir, run_id, histories
         self.retention, self._still_owner = Retention(run_dir, run_id, keep), still_owner
+        self._warned = False
         self._orders: queue.SimpleQueue[Order | None] = queue.SimpleQueue()
         self._answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
         self.fd, self._bell = os.pipe()
@@ -153,7 +160,25 @@ class Committer:
             problem = self.retention.apply()
         except Exception as error:
             problem = f"{type(error).__name__}: {error}"
-        return Answer(order, committed, problem, final_problem=final_problem, gave=gave)
+        return Answer(order, committed, problem, final_problem=final_problem, gave=gave, warnings=self._warn(committed))
+
+    def _warn(self, committed: Committed) -> tuple[str, ...]:
+        """What the size of the first checkpoint tells: now it is known to the byte."""
+        if self._warned:
+            return ()
+        self._warned = True
+        sizes = {name: entry.bytes for name, entry in committed.manifest.files.items()}
+        try:
+            standing = len(list(committed.path.parent.glob("checkpoint-*")))
+            free = shutil.disk_usage(committed.path).free
+            weights = [name for name in sizes if name.endswith(".safetensors") and name != OPTIMIZER]
+            told = (
+                short_of_room(committed.bytes, self.retention.keep.last, standing, free),
+                too_large(sizes, OPTIMIZER, largest_tensors(committed.path, weights)),
+            )
+        except OSError:
+            return ()  # a disk that errs says so elsewhere
+        return tuple(warning for warning in told if warning is not None)
 
     def _with_room(self, work: Callable[[], T]) -> Done[T]:
         return with_room(work, self._run_dir / "checkpoints", self._run_id, self.retention.make_room)
