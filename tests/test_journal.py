@@ -83,7 +83,7 @@ def test_an_unknown_event_is_our_bug(tmp_path: Path) -> None:
         opened(tmp_path).append("run_strated")
     with pytest.raises(AssertionError):
         opened(tmp_path).append("incident", host="me")
-    assert len(EVENTS) == 17
+    assert len(EVENTS) == 18
 
 
 def test_a_missing_journal_is_empty_and_an_unreadable_one_is_not(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from supervisor.lease import still_held_by
 from supervisor.mirror.cleaning import At, Cleaner
 from supervisor.mirror.fetching import DamagedError, Fetcher
 from supervisor.mirror.holding import Held, Wait, hold
-from supervisor.mirror.layout import HEAD, LEASE, Commit, Head, encode_head, parse_head
+from supervisor.mirror.layout import HEAD, LEASE, Commit, Head, encode_head, parse_head, pieces_of
 from supervisor.mirror.messages import Settings
 from supervisor.mirror.refusals import ConditionError, NoConditionsError, StoreOwnedError, StoreRefusedError
 from supervisor.mirror.sending import Sender, Sent
@@ -125,7 +125,8 @@ class Copy:
         """The run has begun here, under this name."""
         if self._head is None or self._head.run_id != run_id:
             self._head, self._inherited, self.committed = Head(run_id, committed=False), frozenset(), False
-        self._begin(run_id)
+        if not self.adopted or self.run_id != run_id:
+            self._begin(run_id)
         self.run_id, self.adopted = run_id, True
 
     def _begin(self, run_id: str) -> None:
@@ -172,6 +173,8 @@ class Copy:
         except DamagedError as flaw:
             self._sender.doubted |= flaw.pieces
             self._cleaner.set_aside(lineage, step)
+            # Else a checkpoint with the same content, once it is made again, would be thought to be there.
+            self._store.delete(pieces_of(self.run_id) + piece for piece in flaw.pieces)
             raise
 
     # -- while it goes on

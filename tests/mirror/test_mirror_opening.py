@@ -121,6 +121,32 @@ def test_another_run_in_the_mirror_is_left_alone_unless_the_run_begins_anew(tmp_
     assert (last.run_id, last.restored) == (None, ())
 
 
+def test_what_was_found_damaged_is_sent_anew_also_by_another_process(tmp_path: Path, anywhere: str) -> None:
+    begun(tmp_path / "one", anywhere)
+    store, place = Store(anywhere), f"{RUN}/pieces/"
+    optimizer = (tmp_path / "one" / "checkpoints" / "checkpoint-20" / "optimizer.safetensors").read_bytes()
+    victim = place + piece_name(optimizer)
+    store.put(victim, b"x" * len(optimizer))
+    two = machine(tmp_path / "two", anywhere)
+    two.open()
+    two.adopt(RUN)
+    with pytest.raises(FlawError, match="content changed"):
+        two.fetch(0, 20)
+    leave(two)
+    three = machine(tmp_path / "three", anywhere)
+    three.open()
+    three.adopt(RUN)
+    assert three.told() == [(0, 10, False)]
+    again = made(tmp_path / "three" / "checkpoints", 20).path  # bit for bit the same
+    three.send(again)
+    leave(three)
+    four = machine(tmp_path / "four", anywhere)
+    four.open()
+    four.adopt(RUN)
+    (tmp_path / "four" / "checkpoints").mkdir()
+    assert tree(four.fetch(0, 20).path) == tree(again)
+
+
 def test_a_run_that_has_not_committed_here_is_no_run(tmp_path: Path, anywhere: str) -> None:
     begun(tmp_path / "one", anywhere, steps=())
     copy = machine(tmp_path / "two", anywhere)
