@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from tenacity import Retrying, retry_if_exception, stop_after_attempt, stop_after_delay, wait_random_exponential
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception,
+    retry_if_result,
+    stop_after_attempt,
+    stop_after_delay,
+    wait_exponential,
+    wait_random_exponential,
+)
 
 T = TypeVar("T")
 
@@ -43,3 +52,32 @@ def persistently(work: Callable[[], T], *, flaky: Callable[[BaseException], bool
         with attempt:
             return work()
     raise AssertionError("it either returns or raises")
+
+
+def until_certain(look: Callable[[], T], *, doubtful: Callable[[T], bool], within_s: float) -> T:
+    """What ``look`` gives, looked again with growing pauses while that is doubtful; the last one where it stays so.
+
+    Args:
+        look: may be done any number of times.
+        doubtful: whether another look may show something else.
+        within_s: none is begun later than this [s].
+
+    >>> left = [0, 0, 7]
+    >>> until_certain(lambda: left.pop(0), doubtful=lambda found: found == 0, within_s=5.0)
+    7
+    """
+    looks: list[T] = []
+
+    def again() -> T:
+        looks.append(look())
+        return looks[-1]
+
+    def last(_state: RetryCallState) -> T:
+        return looks[-1]
+
+    return Retrying(
+        retry=retry_if_result(doubtful),
+        stop=stop_after_delay(within_s),
+        wait=wait_exponential(PAUSE_S, max=LONGEST_PAUSE_S),
+        retry_error_callback=last,
+    )(again)

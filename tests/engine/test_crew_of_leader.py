@@ -242,11 +242,18 @@ def test_members_go_on_hearing_from_a_leader_that_does_something_long(ends: Ends
     assert ends.crew.ready() == {1}
 
 
+class OwnMemory:
+    """Of the leader's own node; asked nothing here."""
+
+
 class OwnNode:
     """The leader's own node, on which nothing is the matter."""
 
     present = False
     gang = Gang.NONE
+
+    def __init__(self) -> None:
+        self.memory = OwnMemory()
 
     def look(self, now_s: float) -> Gang:
         return Gang.NONE

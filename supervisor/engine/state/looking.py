@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 #: How long the disk is looked at again [s]: as long as a node may take to come up.
 PATIENCE_S = 10.0
-_FIRST_S, _LONGEST_S = 0.25, 2.0
 
 
 def newest_missing(run_dir: Path, ledger: Ledger, found: Newest) -> tuple[str, ...]:
@@ -64,8 +63,7 @@ def look_patiently(look: Callable[[], OnDisk], patience_s: float = PATIENCE_S) -
     first = _tried(look)
     if not _is_doubtful(first):
         return _given(first)
-    # Only now: the library takes more to import than a look takes.
-    from tenacity import RetryCallState, Retrying, retry_if_result, stop_after_delay, wait_exponential
+    from supervisor.retry import until_certain  # only now: the library behind it takes longer to import than a look
 
     looks = [first]
 
@@ -73,17 +71,7 @@ def look_patiently(look: Callable[[], OnDisk], patience_s: float = PATIENCE_S) -
         looks.append(_tried(look))
         return looks[-1]
 
-    def last(_state: RetryCallState) -> OnDisk | DiskError:
-        return looks[-1]
-
-    found = _given(
-        Retrying(
-            retry=retry_if_result(_is_doubtful),
-            stop=stop_after_delay(patience_s),
-            wait=wait_exponential(_FIRST_S, max=_LONGEST_S),
-            retry_error_callback=last,
-        )(again)
-    )
+    found = _given(until_certain(again, doubtful=_is_doubtful, within_s=patience_s))
     rejected = [one for each in looks if not isinstance(each, DiskError) for one in each.rejected]
     return replace(found, rejected=tuple(dict.fromkeys(rejected)))
 
