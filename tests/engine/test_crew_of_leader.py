@@ -15,6 +15,7 @@ from supervisor.engine.members.crew import Crew, NoPart
 from supervisor.engine.members.joining import unlike
 from supervisor.engine.members.messages import PART, PARTED, SEEN, Seen
 from supervisor.engine.members.team import Team
+from supervisor.engine.state.memory import Whole
 from supervisor.link.events import Lost
 from supervisor.link.hub import PATIENCE_S
 from supervisor.link.wire import BODY_LIMIT, Frame
@@ -243,7 +244,10 @@ def test_members_go_on_hearing_from_a_leader_that_does_something_long(ends: Ends
 
 
 class OwnMemory:
-    """Of the leader's own node; asked nothing here."""
+    """Of the leader's own node; it holds no snapshot."""
+
+    def wholes(self) -> list[Whole]:
+        return []
 
 
 class OwnNode:
