@@ -82,7 +82,9 @@ class Range:
             dtype, shape = _TYPES[entry["dtype"]], entry["shape"]
             if name in odd:
                 kind, shape = json.loads(odd[name])
-                dtype = getattr(torch, kind)
+                dtype = getattr(torch, kind, None)
+                if not isinstance(dtype, torch.dtype):  # whatever else bears that name in torch is not wanted
+                    raise ValueError(f"{self.path}: {name} is of an unknown type {kind!r:.40}")
             if begin == end:
                 found[name] = torch.empty(shape, dtype=dtype)
                 continue
