@@ -17,7 +17,7 @@ from supervisor.errors import JobError
 from supervisor.worker import sharded
 from supervisor.worker.capture import OPTIMIZER, split_optimizer
 from supervisor.worker.resume import Range, Resume
-from supervisor.worker.snapshots import _image
+from supervisor.worker.snapshots import image_of
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -73,7 +73,7 @@ def written(
     """Files as a snapshot's slot holds them."""
     parts = {}
     for name, tensors in files.items():
-        image = _image(tensors, wholes.get(name))
+        image = image_of(tensors, wholes.get(name))
         data = bytearray(image.size)
         data[: len(image.header)] = image.header
         for key, tensor in tensors.items():
