@@ -83,6 +83,7 @@ class RankEnd:
         lines: of its log, those that say something and the last one; oldest first.
         node: number of its node.
         oom_kills: how many processes the kernel killed for memory on its node in this attempt; None while unknown.
+        held_bytes: what torch had reserved of a full device, by its own count [B]; None while unknown.
     """
 
     rank: int
@@ -100,6 +101,7 @@ class RankEnd:
     lines: tuple[str, ...] = ()
     node: int = 0
     oom_kills: int | None = None
+    held_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from enum import IntEnum
 
 from supervisor.policy.causes import CLASSES, Cause, CauseClass, RankEnd, Verdict
-from supervisor.policy.oom import read_oom
+from supervisor.policy.oom import OutOfMemory, read_oom
 from supervisor.policy.signatures import Match, Signature, best, recognise
 
 #: Evidence is a sentence, and a line of detail is a line.
@@ -163,6 +163,8 @@ def _matched(end: RankEnd, match: Match, *, began: bool | None, trained_before: 
     more = [row.says] if row.says is not None else []
     if cause is Cause.GPU_OOM:
         numbers = read_oom(end.message or match.line)
+        if numbers is None and end.held_bytes is not None:  # cuBLAS, cuDNN and NCCL tell none
+            numbers = OutOfMemory(ours_bytes=end.held_bytes)
         more += [f"rank {end.rank}: {numbers}"] if numbers is not None else []
         root = "gpu_oom_neighbour" if numbers is not None and numbers.neighbour else "gpu_oom"
     if end.error_type is not None and match.line not in f"{end.error_type}: {end.message}":

@@ -50,6 +50,21 @@ def test_a_record_is_read_with_all_that_it_says(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("told", "held"),
+    [({"reserved_bytes": 3 << 30}, 3 << 30), ({"reserved_bytes": True}, None), ("3 GiB", None), (None, None)],
+)
+def test_what_torch_held_of_a_full_device_is_told_where_the_message_has_no_numbers(
+    tmp_path: Path, told: Any, held: int | None
+) -> None:
+    record(tmp_path, type="builtins.RuntimeError", message="CUDA error: CUBLAS_STATUS_ALLOC_FAILED", oom=told)
+    [end] = ends_of(scene(tmp_path))
+    assert end.held_bytes == held
+    verdict = diagnose([end])
+    assert verdict.cause is Cause.GPU_OOM
+    assert ("rank 0: this process held 3.0 GiB" in verdict.details) == (held is not None)
+
+
+@pytest.mark.parametrize(
     ("told", "began"),
     [
         ({"phase": "loading", "hooked": True, "age_s": 900.0}, False),

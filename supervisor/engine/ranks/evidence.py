@@ -100,7 +100,14 @@ def _recorded(scene: Scene, rank: int, room: int) -> RankEnd | None:
         lines=_last_lines(scene, rank, room),
         node=scene.first_rank // scene.ranks,
         oom_kills=scene.oom_kills,
+        held_bytes=_held(told.get("oom")),
     )
+
+
+def _held(told: Any) -> int | None:
+    """What torch had reserved when its device was full [B]."""
+    held = told.get("reserved_bytes") if isinstance(told, Mapping) else None
+    return held if type(held) is int and held >= 0 else None
 
 
 def _unrecorded(scene: Scene, rank: int, code: int | None, room: int) -> RankEnd:
