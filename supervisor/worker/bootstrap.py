@@ -222,7 +222,8 @@ def _errno(error: BaseException) -> int | None:
 def _gpu_memory(error: BaseException) -> dict[str, int] | None:
     """What torch held when its device was full; its own counters, no call to the device, which may hang by now."""
     torch: Any = sys.modules.get("torch")
-    if torch is None or "out of memory" not in str(error).lower() or not torch.cuda.is_initialized():
+    full = any(words in str(error).lower() for words in ("out of memory", "alloc_failed"))  # cuBLAS and cuDNN say so
+    if torch is None or not full or not torch.cuda.is_initialized():
         return None
     return {
         "allocated_bytes": torch.cuda.memory_allocated(),
