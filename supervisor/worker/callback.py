@@ -26,13 +26,14 @@ from supervisor.worker.capture import OPTIMIZER, ModelCapture, Tensors, split_op
 from supervisor.worker.closing import level_train_loss
 from supervisor.worker.facts import base_of, batch_of, libraries, trainer_state
 from supervisor.worker.health import Health, await_end
+from supervisor.worker.history import History
+from supervisor.worker.pacing import Pacing
 from supervisor.worker.phases import Phases
 from supervisor.worker.restoring import model_files, restore
 from supervisor.worker.resume import Resume, find
 from supervisor.worker.seat import Seat, WorldSizeError, seat, supervised
 from supervisor.worker.snapshots import SnapshotTaker
 from supervisor.worker.standby import remember_modules
-from supervisor.worker.typical import Typical
 
 
 class SupervisorCallback(TrainerCallback):  # type: ignore[misc]  # transformers is untyped here
@@ -45,7 +46,8 @@ class SupervisorCallback(TrainerCallback):  # type: ignore[misc]  # transformers
     def __init__(self) -> None:
         self._seat: Seat | None = seat() if supervised() else None
         if self._seat is not None:
-            self._phases = Phases(self._seat)
+            self._phases, self._pacing = Phases(self._seat), Pacing(self._seat)
+            self._history = History(self._seat.board, self._seat.attempt)
         self._trainer: Any = None
         self._model: ModelCapture | None = None
         self._sharded, self._checked = False, 0
@@ -55,10 +57,6 @@ class SupervisorCallback(TrainerCallback):  # type: ignore[misc]  # transformers
         self._first = True
         self._health = Health()
         self._libraries: dict[str, str] = {}
-        self._rows = 0
-        self._history_bytes = 0
-        self._step_began_s = float("nan")
-        self._step_s, self._snapshot_s = Typical(), Typical()
         self._alone = OwnTime()
 
     def bind(self, trainer: Any) -> None:
@@ -158,8 +156,9 @@ class SupervisorCallback(TrainerCallback):  # type: ignore[misc]  # transformers
         self._alone.begins()
         if self._first:
             self._first = False
-            self._step_began_s = time.perf_counter()
-            self._obey()
+            assert self._taker is not None
+            self._pacing.begins()
+            self._pacing.obey(self._taker)
         else:
             self._settle(state, kwargs)
 
@@ -236,29 +235,10 @@ class SupervisorCallback(TrainerCallback):  # type: ignore[misc]  # transformers
         due = orders.period and (step % orders.period == 0 or asked_for or orders.drain)
         if due:
             self._snapshot(state, kwargs, trained=False)
-        now_s = time.perf_counter()
-        step_s = self._step_s.add(now_s - self._step_began_s)
-        self._step_began_s = now_s
         assert self._taker is not None
-        snapshot_s = self._snapshot_s.add(self._taker.cost_s if due else float("nan"))
-        tell = self._at.announce if asked_for else self._at.publish
-        paces = {"step_s": step_s, "snapshot_s": snapshot_s, "own_s": self._alone.usual_s}
-        tell(phase=Phase.TRAINING, step=step, **paces, **measured.beat())
-        if measured.ends:
-            await_end(self._at, self._taker, step, measured)
-        self._obey()
-
-    def _obey(self) -> None:
-        """Wait at the beginning of a step once a drain was asked for; the supervisor ends this process."""
-        if not self._at.orders().drain:
-            return
-        assert self._taker is not None
-        self._taker.finish()
-        before = self._at.beat.phase
-        self._at.announce(phase=Phase.PAUSED)
-        while self._at.orders().drain:
-            time.sleep(0.01)
-        self._at.announce(phase=before)
+        self._pacing.settled(
+            step, measured, self._taker, taken=bool(due), asked_for=asked_for, own_s=self._alone.usual_s
+        )
 
     def _snapshot(self, state: TrainerState, kwargs: dict[str, Any], *, trained: bool) -> None:
         assert self._taker is not None
@@ -273,7 +253,7 @@ class SupervisorCallback(TrainerCallback):  # type: ignore[misc]  # transformers
                 files, wholes = sharded.divide(files, self._at.rank, leads=self._at.leads)
         if self._at.leads:
             told["shared"] = {**self._shared(state, kwargs, trained), "optimizer": joined}
-            self._write_history(state)
+            self._history.append(state.log_history)
         own = getattr(self._trainer, "_tr_loss", None)
         if isinstance(own, torch.Tensor):
             files.setdefault(own_file(self._at.rank), {})["trainer.tr_loss"] = own
@@ -283,7 +263,7 @@ class SupervisorCallback(TrainerCallback):  # type: ignore[misc]  # transformers
             diverged=self._health.newest.bad,
             files=files,
             told=told,
-            history_bytes=self._history_bytes,
+            history_bytes=self._history.size_bytes,
             began_s=began_s,
             wholes=wholes,
         )
@@ -324,16 +304,3 @@ class SupervisorCallback(TrainerCallback):  # type: ignore[misc]  # transformers
             "best_loaded": best and state.best_model_checkpoint is not None,
             "sharded": self._sharded,
         }
-
-    def _write_history(self, state: TrainerState) -> None:
-        """Append the log rows that came since the last snapshot."""
-        new = state.log_history[self._rows :]
-        if not new:
-            return
-        rows = "".join(json.dumps(row, default=float) + "\n" for row in new).encode()
-        path = self._at.board / f"history-{self._at.attempt}"
-        path.touch(mode=0o600)
-        with path.open("ab") as file:
-            file.write(rows)
-        self._rows += len(new)
-        self._history_bytes += len(rows)

@@ -21,12 +21,12 @@ from supervisor.worker.health import Measured, await_end
 from supervisor.worker.history import History
 from supervisor.worker.holdings import Holdings
 from supervisor.worker.looking import Looking
+from supervisor.worker.pacing import Pacing
 from supervisor.worker.position import Position
 from supervisor.worker.resume import Resume, find
 from supervisor.worker.seat import Seat, WorldSizeError
 from supervisor.worker.snapshots import SnapshotTaker
 from supervisor.worker.standby import remember_modules
-from supervisor.worker.typical import Typical
 
 log = logging.getLogger(__name__)
 
@@ -78,8 +78,7 @@ class Keeping:
         self._alone = OwnTime()
         self._libraries = libraries()
         self._done = False
-        self._began_s = float("nan")
-        self._step_s, self._snapshot_s = Typical(), Typical()
+        self._pacing = Pacing(at)
 
     # -- around the training
 
@@ -137,8 +136,8 @@ class Keeping:
         if self._at.leads:
             remember_modules(self._at)
         self._at.announce(phase=Phase.TRAINING, **_resumed(stand))
-        self._began_s = time.perf_counter()
-        self.obey()
+        self._pacing.begins()
+        self._pacing.obey(self._taker)
 
     def ends(self, stand: Stand) -> None:
         """The last step is made: what comes until `trained` is like a save."""
@@ -185,27 +184,9 @@ class Keeping:
         due = orders.period and (step % orders.period == 0 or asked_for or orders.drain)
         if due:
             self._snapshot(stand, trained=False)
-        now_s = time.perf_counter()
-        step_s = self._step_s.add(now_s - self._began_s)
-        self._began_s = now_s
-        snapshot_s = self._snapshot_s.add(self._taker.cost_s if due else float("nan"))
-        tell = self._at.announce if asked_for else self._at.publish
-        paces = {"step_s": step_s, "snapshot_s": snapshot_s, "own_s": self._alone.usual_s}
-        tell(phase=Phase.TRAINING, step=step, **paces, **measured.beat())
-        if measured.ends:
-            await_end(self._at, self._taker, step, measured)
-        self.obey()
-
-    def obey(self) -> None:
-        """Wait once a drain was asked for; the supervisor ends this process."""
-        if not self._at.orders().drain:
-            return
-        self._taker.finish()
-        before = self._at.beat.phase
-        self._at.announce(phase=Phase.PAUSED)
-        while self._at.orders().drain:
-            time.sleep(0.01)
-        self._at.announce(phase=before)
+        self._pacing.settled(
+            step, measured, self._taker, taken=bool(due), asked_for=asked_for, own_s=self._alone.usual_s
+        )
 
     @contextmanager
     def during(self, phase: Phase) -> Iterator[None]:
