@@ -75,7 +75,7 @@ def test_slow_evaluations_saves_and_first_steps_are_left_alone(tmp_path: Path) -
     args = {**TOGETHER, "max_steps": 12, "eval-steps": 6, "save-steps": 9}
     run = Run(tmp_path, args=args, job={"recovery": SET})
     for point in ("begin", "substep-2", "evaluation-6", "save-9", "trained"):
-        run.place(point, "slow 9")
+        run.place(point, "slow 6")
     assert run.run() == 0, run.said()
     assert len(run.journal("attempt_started")) == 1
     assert run.journal("incident") == []
