@@ -41,7 +41,7 @@ def causes(run: Run) -> list[Any]:
 
 
 def changes(run: Run) -> list[Any]:
-    return [r.fields["changes"] for r in run.journal("adapted")]
+    return [r.fields["changes"] for r in run.journal("adapted") if "changes" in r.fields]
 
 
 def steps(run: Run, samples: int) -> dict[int, Counter[str]]:

@@ -57,6 +57,11 @@ class Keep:
     every: Period | None = None
     best: Best | None = None
 
+    @property
+    def count(self) -> int:
+        """How many stay at most, besides those that `every` keeps."""
+        return self.last + (self.best.count if self.best is not None else 0)
+
 
 @dataclass(frozen=True, slots=True)
 class Standing:

@@ -170,7 +170,7 @@ def _mirror(job: Job, terms: Terms, before: Ledger, lease: Lease) -> Mirroring:
             over=tuple(_over(os.environ)),
             epoch=lease.epoch,
             keep_last=job.checkpoint.keep_last,
-            run_id=before.run_id,
+            run_id=None if terms.fresh else before.run_id,
             fresh=terms.fresh,
         ),
         environment=job.env,

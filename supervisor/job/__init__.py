@@ -6,7 +6,7 @@ that is named, `notify` whom to tell, `mathematics` what may not change while a
 run is under way.
 """
 
-from supervisor.job.load import load_job, read_resolved, resolved_yaml, schema
+from supervisor.job.load import load_job, read_resolved, resolved_job, resolved_yaml, schema
 from supervisor.job.mathematics import changed_keys, describe_changes, mathematics
 from supervisor.job.program import check_program, is_ours, is_script, program_args, program_argv
 from supervisor.job.schema import Checkpoint, Job, Launch, Recovery
@@ -34,6 +34,7 @@ __all__ = [
     "program_args",
     "program_argv",
     "read_resolved",
+    "resolved_job",
     "resolved_yaml",
     "schema",
 ]

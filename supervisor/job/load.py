@@ -78,6 +78,19 @@ def read_resolved(path: Path) -> dict[str, Any]:
     return read_document(path).values
 
 
+def resolved_job(path: Path) -> Job:
+    """The job that a run's own job file tells, whether or not its program is still there.
+
+    Raises:
+        JobError: there is none, or it is damaged.
+    """
+    document = read_document(path)
+    try:
+        return Job.model_validate(document.values)
+    except ValidationError as error:
+        raise complaint(error, Job, document) from error
+
+
 def schema() -> dict[str, Any]:
     """The JSON schema of the job file, with what `jobs.lora` takes under `args` as `$defs.LoraArgs`."""
     whole = Job.model_json_schema()

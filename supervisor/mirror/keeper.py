@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from supervisor.checkpoint.flaws import FlawError
+from supervisor.checkpoint.names import MANIFEST
 from supervisor.errors import OwnedError, SupervisorError
 from supervisor.lease import RENEW_EVERY_S
 from supervisor.mirror.copy import Copy
@@ -193,8 +194,11 @@ class Keeper:
         began_s = time.monotonic()
         try:
             sent = copy.send(directory)
-        except FileNotFoundError:
-            return  # it was deleted meanwhile, for newer ones are there
+        except FileNotFoundError as error:
+            if (directory / MANIFEST).exists():  # else it was deleted meanwhile, for newer ones are there
+                self._given_up.add(directory.name)
+                self._tell("failed", problem=f"{directory.name} is not sent: {error.filename} is missing")
+            return
         except FlawError as flaw:
             self._given_up.add(directory.name)
             self._tell("failed", problem=f"{directory.name} is not sent: {flaw.reason}")
@@ -203,6 +207,7 @@ class Keeper:
             "mirrored",
             lineage=sent.manifest.lineage,
             step=sent.manifest.step,
+            diverged=sent.manifest.health.diverged,
             bytes=sent.manifest.total_bytes,
             sent_bytes=sent.sent_bytes,
             seconds=time.monotonic() - began_s,

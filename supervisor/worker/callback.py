@@ -85,7 +85,10 @@ class SupervisorCallback(TrainerCallback):  # type: ignore[misc]  # transformers
 
     def already_trained(self, resume: Resume) -> TrainOutput:
         """What `train` returns when training had reached its end and only the program's rest is to be done again."""
-        ModelCapture(self._trainer.model).restore(model_files(resume))
+        if resume.state.get("imported"):  # its weights are named as the Trainer saved them
+            self._trainer._load_from_checkpoint(str(resume.directory / "stock"))
+        else:
+            ModelCapture(self._trainer.model).restore(model_files(resume))
         state = TrainerState.load_from_json(str(resume.directory / "stock" / "trainer_state.json"))
         self._trainer.state = state
         at = self._at

@@ -7,7 +7,6 @@ numbers and containers of these; whatever else a file holds is refused, not run.
 from __future__ import annotations
 
 import json
-import pickle
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -94,12 +93,12 @@ def _load(path: Path) -> Any:
     try:
         with torch.serialization.safe_globals(list(_NUMPY)):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise JobError(
-            f"{path} holds more than tensors and numbers: {_why(error)}",
-            "only what `torch.load(weights_only=True)` takes is read, since a pickle can run code",
-        ) from error
     except Exception as error:  # whatever torch comes upon in bytes that are no such file
+        if type(error).__name__ == "UnpicklingError":  # the module that it is of is imported nowhere here
+            raise JobError(
+                f"{path} holds more than tensors and numbers: {_why(error)}",
+                "only what `torch.load(weights_only=True)` takes is read, since a pickle can run code",
+            ) from error
         raise JobError(f"{path} cannot be read: {str(error)[:200]}", "begin with another checkpoint") from error
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from torch.nn.parallel import DistributedDataParallel
 
 from supervisor.board.pages import Phase, Trained
+from supervisor.errors import JobError
 from supervisor.worker import adapting, randomness
 from supervisor.worker.alone import OwnTime
 from supervisor.worker.capture import Tensors
@@ -88,6 +89,11 @@ class Keeping:
             return None
         self._holdings.restore(self.resume)
         own = self.resume.rank(self._at.rank)
+        if "data" not in own:
+            raise JobError(
+                "what is to be gone on from was left by a Trainer: it does not tell where a Session's data stand",
+                "begin without `start_from`, or name a checkpoint that a Session has left",
+            )
         self._position.go_back(own["data"], own["rng"])
         data = self.resume.state["data"]
         self._warn(data)

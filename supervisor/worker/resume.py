@@ -25,6 +25,7 @@ import torch
 
 from supervisor.board.environment import ACCUMULATION
 from supervisor.checkpoint.shards import WHOLE, shard_file, shard_of
+from supervisor.errors import JobError
 from supervisor.worker import randomness, tree
 from supervisor.worker.capture import ADAPTER, MODEL, OPTIMIZER, Tensors, join_optimizer
 from supervisor.worker.seat import Seat, seat, supervised
@@ -203,6 +204,11 @@ class Resume:
         for file in (ADAPTER, MODEL):
             if file in self.parts:
                 self.parts[file].copy_to(target / file)
+        if not isinstance(self.state["optimizer"], dict):
+            raise JobError(
+                "what is to be gone on from holds no single optimizer: a Session with several has left it",
+                "begin without `start_from`, or name a checkpoint that a Trainer has left",
+            )
         optimizer = join_optimizer(self.tensors(OPTIMIZER), self.state["optimizer"])
         _save(optimizer, target / "optimizer.pt")
 

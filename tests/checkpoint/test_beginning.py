@@ -118,7 +118,7 @@ def test_what_only_the_program_can_read_needs_hooks_off(tmp_path: Path) -> None:
     (tmp_path / "a" / "state.bin").write_bytes(b"x")
     assert "`hooks: off`" in said(tmp_path, tmp_path / "a")
     assert find_beginning(job(tmp_path / "run", tmp_path / "a", hooks="off"), 2) is None
-    assert "missing" in said(tmp_path, tmp_path / "nowhere", hooks="off")
+    assert "there is no " in said(tmp_path, tmp_path / "nowhere", hooks="off")
 
 
 def test_ours_is_refused_where_it_is_torn_has_diverged_or_its_batch_does_not_divide(tmp_path: Path) -> None:

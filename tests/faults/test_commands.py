@@ -14,6 +14,7 @@ from undisturbed import ALONE
 STATUS = {
     "name", "state", "step", "max_steps", "attempt", "allocation", "resumed_from", "last_checkpoint", "steps_per_s",
     "eta_s", "goodput", "steps_redone", "incidents", "loss", "queue", "adapted", "pace",
+    "mirrored",
 }  # fmt: skip
 
 

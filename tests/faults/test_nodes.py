@@ -179,7 +179,7 @@ def test_of_three_nodes_one_is_lost_for_good_and_no_settled_step_with_it(tmp_pat
 def test_what_a_full_disk_did_not_take_waits_in_the_memory_of_all_nodes(
     tmp_path: Path, small_disk: Path, together: Run
 ) -> None:
-    run = nodes_of(tmp_path / "base", every="1 step")
+    run = nodes_of(tmp_path / "base", every="1 step", keep_last=2)  # so that nothing can go to make room
     run.job["run_dir"] = str(small_disk / "run")
     run.place("step-6")
     run.start().wait_at("step-6")

@@ -21,7 +21,7 @@ from supervisor.checkpoint.verify import Foreign, Intact, Torn
 from supervisor.engine.opening import history
 from supervisor.engine.state.retention import Stock, keep_of, times_of
 from supervisor.errors import JobError
-from supervisor.job import Job, is_ours, load_job
+from supervisor.job import Job, is_ours, resolved_job
 from supervisor.report.find import check_run
 from supervisor.report.words import clock
 
@@ -163,7 +163,7 @@ def compare(run_dir: Path, named: Sequence[str] = (), inputs: Inputs | None = No
 
 def _job_of(run_dir: Path) -> Job | None:
     try:
-        return load_job(run_dir / "job.yaml")
+        return resolved_job(run_dir / "job.yaml")
     except JobError:
         return None  # lost or damaged; the next start writes it anew
 
@@ -192,7 +192,7 @@ def _entries(run_dir: Path, run_id: str | None, found: Sequence[Found], keep: Ke
                 time=standing[one.path].time_s,
                 loss=health.loss,
                 metrics={name: value for name, value in known.items() if value is not None},
-                kept=why.get(one.path, ()) or ("not any more: it goes after the next commit",),
+                kept=why.get(one.path, ("not any more: it goes after the next commit",) if keep is not None else ()),
             )
         )
     return entries

@@ -17,6 +17,7 @@ from supervisor.checkpoint.files import OPEN_DIRECTORY, open_file
 from supervisor.checkpoint.flaws import FlawError
 from supervisor.checkpoint.manifest import Entry
 from supervisor.checkpoint.parts import part_from_range
+from supervisor.checkpoint.reading import reading
 from supervisor.checkpoint.refusals import StorageError, naming
 from supervisor.checkpoint.staging import Staging, staging
 from supervisor.checkpoint.sweep import sweep_partials
@@ -78,12 +79,13 @@ def export(checkpoint: Path, targets: Mapping[str, Path]) -> Export:
     if not targets:
         raise JobError("no form to export was named", "give --adapter DIR, --hf DIR or --merged DIR")
     _check_targets(targets)
-    source = find_source(checkpoint)
-    for form in targets:
-        _check_form(source, form)
-    made = Export(source, remarks=_remarks(source, targets))
-    for form, target in targets.items():
-        made.written.append(_write(source, form, target.absolute(), made.remarks))
+    with reading(find_source(checkpoint).path) as marked:
+        source = find_source(marked)  # verified again: from here on nobody deletes it
+        for form in targets:
+            _check_form(source, form)
+        made = Export(source, remarks=_remarks(source, targets))
+        for form, target in targets.items():
+            made.written.append(_write(source, form, target.absolute(), made.remarks))
     return made
 
 

@@ -21,6 +21,7 @@ from supervisor.engine.state.memory import Whole, peek
 from supervisor.engine.state.own import Own
 from supervisor.engine.state.pace import interval_of, period_of
 from supervisor.engine.state.resuming import diverged_ones, torn_ones, wanted_by
+from supervisor.engine.state.retention import keep_of
 from supervisor.engine.world import World, attempt_command
 from supervisor.job import Auto, Job, check_program
 from supervisor.launch.command import Rendezvous
@@ -160,7 +161,7 @@ def plan(job: Job) -> Plan:
     )
     free = shutil.disk_usage(_nearest(job.run_dir)).free
     standing = len(list((job.run_dir / "checkpoints").glob("checkpoint-*")))
-    short = short_of_room(size, _most_kept(job) - 1, standing, free) if size is not None else None
+    short = short_of_room(size, keep_of(job).count, standing, free) if size is not None else None
     return Plan(
         run_dir=str(job.run_dir),
         command=made.command,
@@ -175,16 +176,11 @@ def plan(job: Job) -> Plan:
         finished=is_done(job, ledger, terms),
         every=_every(job, ledger),
         checkpoint_bytes=size,
-        disk_need_bytes=size * _most_kept(job) if size is not None else None,
+        disk_need_bytes=size * (keep_of(job).count + 1) if size is not None else None,
         disk_free_bytes=free,
         disk_short=short,
         board={str(root): room(root) for root in board_roots()},
     )
-
-
-def _most_kept(job: Job) -> int:
-    best = job.checkpoint.keep_best
-    return job.checkpoint.keep_last + 1 + (best.count if best is not None else 0)
 
 
 def _every(job: Job, ledger: Ledger) -> str:

@@ -35,13 +35,14 @@ class BestSoFar:
         retention: what is kept, and what an evaluation has to beat.
         write: the journal's append.
         wanted: the step that is to be committed; None for none.
+        spared: the step whose snapshot ranks spare for us, 0 for none.
     """
 
     team: Team
     retention: Retention
     write: Callable[..., Any]
     wanted: int | None = None
-    _named: int = 0  # the step that ranks spare for us
+    spared: int = 0
     _history: tuple[Path, int] | None = None  # which is followed, and how far it has been read
     _others: set[str] = field(default_factory=set)  # metrics that are there, as long as ours has not been seen
     _seen: bool = False
@@ -61,11 +62,15 @@ class BestSoFar:
         if self._others and not self._seen:
             self.warn_if_unseen()
 
+    def training_began(self) -> None:
+        """No rank of this attempt has been told of the step that was named."""
+        self.spared = 0
+
     def find(self, memory: Memory) -> Whole | None:
         """The snapshot that is wanted, if it is there."""
         if self.wanted is None:
             return None
-        wholes = memory.wholes()
+        wholes = list(memory.everywhere())
         found = next((whole for whole in wholes if whole.step == self.wanted and not whole.trained), None)
         if found is None and any(whole.step > self.wanted for whole in wholes):
             self.wanted = None  # it has been overwritten: the next checkpoint is the nearest to it
@@ -91,8 +96,8 @@ class BestSoFar:
         )
 
     def _name(self, step: int) -> None:
-        if step != self._named:
-            self._named = step
+        if step != self.spared:
+            self.spared = step
             self.team.give_orders(due_at=step)
 
     def _hear(self, told: Evaluation) -> None:
@@ -106,7 +111,7 @@ class BestSoFar:
         bound = self.retention.worst_of_best
         if bound is None or best.key(value) < best.key(bound):
             self.wanted = told.step
-        elif self._named == told.step:
+        elif self.spared == told.step:
             self.team.give_orders(due_at=0)  # its snapshot need not be spared
 
     def _rows(self, path: Path) -> list[Evaluation]:

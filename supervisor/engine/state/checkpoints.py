@@ -82,6 +82,7 @@ class Checkpoints:
     def training_began(self, now_s: float) -> None:
         """The clock of the first checkpoint starts; a restart does not set it back."""
         self._aim = 0  # no rank of this attempt has been told of it
+        self.best.training_began()
         if self._since_s is None:
             self._since_s = now_s
 
@@ -189,6 +190,9 @@ class Checkpoints:
     def _take_aim(self, memory: Memory) -> None:
         newest = max((w.step for w in memory.wholes()), default=0)
         if self._aim > self.newest and newest <= self._aim + MISSED_STEPS:
+            return
+        if self.best.spared > newest:  # ranks spare one step; what is measured there is worth as much as any other
+            self._aim = self.best.spared
             return
         paces = [beat.step_s for beat in self.team.beats if beat.step_s > 0]
         self._aim = newest + math.ceil(AHEAD_S / min(paces, default=AHEAD_S)) + 1

@@ -173,7 +173,7 @@ class Committer:
             free = shutil.disk_usage(committed.path).free
             weights = [name for name in sizes if name.endswith(".safetensors") and name != OPTIMIZER]
             told = (
-                short_of_room(committed.bytes, self.retention.keep.last, standing, free),
+                short_of_room(committed.bytes, self.retention.keep.count, standing, free),
                 too_large(sizes, OPTIMIZER, largest_tensors(committed.path, weights)),
             )
         except OSError:

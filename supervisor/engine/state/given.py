@@ -64,6 +64,8 @@ def find_given(path: Path) -> Given:
     path = path.absolute()
     if (path / JOURNAL).is_file():
         return _newest(path)
+    if not path.exists():
+        raise JobError(f"there is no {path}", "name a checkpoint's directory, or a run's")
     verdict = verify(path.resolve(), None)
     if not isinstance(verdict, Intact):
         what = type(verdict).__name__.lower()

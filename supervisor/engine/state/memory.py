@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -150,8 +150,12 @@ class Memory:
 
     def common(self) -> Whole | None:
         """The newest snapshot that is whole on every rank of every node."""
+        return next(iter(self.everywhere()), None)
+
+    def everywhere(self) -> Iterator[Whole]:
+        """Every snapshot that counts and is whole on every rank of every node, newest first."""
         there = (whole for whole in self.wholes() if self.elsewhere(whole.identity))
-        return next((whole for whole in there if self.complete() or not whole.sharded), None)
+        return (whole for whole in there if self.complete() or not whole.sharded)
 
     def wholes(self) -> list[Whole]:
         """Every snapshot that counts and is whole on every rank of this node, newest first."""

@@ -284,10 +284,10 @@ class Mirroring:
                 if self._run_id is not None:
                     self._complain(told["problem"], now_s)
             case "mirrored":
-                self._there[told["lineage"], told["step"]] = False
+                self._there[told["lineage"], told["step"]] = told["diverged"]
                 self.send_s, self.committed = told["seconds"], True
                 self._failing_since_s, self._complaints = None, 0
-                self.write("mirrored", **{key: value for key, value in told.items() if key != "what"})
+                self.write("mirrored", **{key: value for key, value in told.items() if key not in ("what", "diverged")})
             case "idle":
                 self._failing_since_s, self._complaints = None, 0
             case "fetched" | "rejected" | "unread":

@@ -55,7 +55,7 @@ class Origin:
         """Verify what is on disk; say what is torn, and what cannot be read or is gone."""
         self._looked, self._lineage = True, ledger.lineage
         self.mirror.adopt(ledger.run_id, ledger.behind, self.write)
-        disk: OnDisk = self.attend(lambda: self.resuming.look(ledger, time.time))
+        disk: OnDisk = self.attend(lambda: self.resuming.look(ledger, time.time, brought=bool(self.mirror.restored)))
         for name, step, reason in disk.rejected:
             self.write("checkpoint_rejected", path=f"checkpoints/{name}", step=step, reason=reason)
         for problem in disk.unreadable:

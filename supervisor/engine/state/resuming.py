@@ -6,7 +6,8 @@ import errno
 import json
 import shutil
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from supervisor.checkpoint.aside import set_aside
@@ -248,11 +249,13 @@ class Resuming:
     def __post_init__(self) -> None:
         self.own = Own(self.run_dir)
 
-    def look(self, ledger: Ledger, clock: Callable[[], float]) -> OnDisk:
-        """Verify what is on disk, again while that is doubtful; torn and abandoned ones are set aside."""
-        self.disk = look_patiently(
-            lambda: look(self.run_dir, self.run_id, ledger, clock, take_diverged=self.take_diverged)
-        )
+    def look(self, ledger: Ledger, clock: Callable[[], float], *, brought: bool = False) -> OnDisk:
+        """Verify what is on disk; torn and abandoned ones are set aside.
+
+        It is looked again while that is doubtful, unless the journal was ``brought`` here from another machine.
+        """
+        once = partial(look, self.run_dir, self.run_id, ledger, clock, take_diverged=self.take_diverged)
+        self.disk = replace(once(), missing=()) if brought else look_patiently(once)
         if not ledger.committed:
             self.own.look()
         return self.disk
