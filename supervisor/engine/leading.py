@@ -85,7 +85,7 @@ def lead(job: Job, terms: Terms, world: World, stand: Stand) -> ExitCode:
         )
     except _Signalled as signalled:
         return signalled.code
-    mirror = _mirror(job, terms, before, lease)
+    mirror = mirror_of(job, terms, before, lease)
     try:
         return _owned(job, terms, world, stand, lease, mirror=mirror)
     except _Signalled as signalled:
@@ -158,7 +158,7 @@ def _owned(job: Job, terms: Terms, world: World, stand: Stand, lease: Lease, *, 
     return code
 
 
-def _mirror(job: Job, terms: Terms, before: Ledger, lease: Lease) -> Mirroring:
+def mirror_of(job: Job, terms: Terms, before: Ledger, lease: Lease) -> Mirroring:
     """What keeps a copy of the run, if the job wants one."""
     if job.checkpoint.mirror is None:
         return Mirroring()

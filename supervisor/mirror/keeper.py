@@ -41,6 +41,7 @@ class Keeper:
 
     Attributes:
         commands: what was told and has not been done.
+        given_up: names of checkpoints that are damaged and not tried again.
     """
 
     def __init__(self, tell: Callable[[bytes], None]) -> None:
@@ -50,7 +51,7 @@ class Keeper:
         self._owned = threading.Event()
         self._moved_s = 0.0
         self._due, self._pause_s, self._next_s, self._save_s = False, PAUSE_S, 0.0, 0.0
-        self._given_up: set[str] = set()
+        self.given_up: set[str] = set()
 
     def run(self) -> None:
         """Do what is told, until it is told to leave."""
@@ -139,8 +140,8 @@ class Keeper:
         copy = self._copy
         while copy is not None and copy.adopted and self._lost is None:
             try:
-                if (newest := next(iter(copy.missing(self._given_up)), None)) is not None and copy.is_newest(newest):
-                    self._send(copy, newest)
+                if (newest := next(iter(copy.missing(self.given_up)), None)) is not None and copy.is_newest(newest):
+                    self.send(copy, newest)
                 copy.save(force=True)
                 copy.clean()
                 break
@@ -182,25 +183,26 @@ class Keeper:
     def _send_one(self, copy: Copy) -> None:
         if copy.unsaved:
             copy.save(force=True)
-        missing = copy.missing(self._given_up)
+        missing = copy.missing(self.given_up)
         if not missing:
             self._due = False
             self._tell("idle")
             return
-        self._send(copy, missing[0])
+        self.send(copy, missing[0])
         copy.clean()
 
-    def _send(self, copy: Copy, directory: Path) -> None:
+    def send(self, copy: Copy, directory: Path) -> None:
+        """Send a checkpoint, or give it up where it is damaged."""
         began_s = time.monotonic()
         try:
             sent = copy.send(directory)
         except FileNotFoundError as error:
             if (directory / MANIFEST).exists():  # else it was deleted meanwhile, for newer ones are there
-                self._given_up.add(directory.name)
+                self.given_up.add(directory.name)
                 self._tell("failed", problem=f"{directory.name} is not sent: {error.filename} is missing")
             return
         except FlawError as flaw:
-            self._given_up.add(directory.name)
+            self.given_up.add(directory.name)
             self._tell("failed", problem=f"{directory.name} is not sent: {flaw.reason}")
             return
         self._tell(

@@ -14,7 +14,7 @@ from supervisor.checkpoint.commit import commit
 from supervisor.checkpoint.parts import part_from_bytes
 from supervisor.checkpoint.refusals import StorageError
 from supervisor.engine.state.looking import look_patiently
-from supervisor.engine.state.resuming import OnDisk, look, note_checkpoint
+from supervisor.engine.state.resuming import OnDisk, Resuming, look, note_checkpoint
 from supervisor.policy.ledger import Ledger
 from supervisor.policy.resume import Candidate
 
@@ -68,6 +68,15 @@ def test_one_that_was_set_aside_is_not_waited_for(run_dir: Path) -> None:
 def test_an_older_one_that_is_gone_is_not_waited_for(run_dir: Path) -> None:
     (run_dir / "checkpoints" / "checkpoint-20").rename(run_dir / "hidden")
     assert look_once(run_dir).missing == ()
+
+
+def test_what_a_machine_never_had_is_not_waited_for_where_its_journal_was_brought(run_dir: Path) -> None:
+    (run_dir / "checkpoints" / "checkpoint-30").rename(run_dir / "hidden")
+    resuming = Resuming(run_dir, RUN, memory=None)  # type: ignore[arg-type]  # nobody asks for what is in memory
+    began_s = time.monotonic()
+    found = resuming.look(LEDGER, time.time, brought=True)
+    assert (step_of(found), found.missing) == (20, ())
+    assert time.monotonic() - began_s < 5.0
 
 
 def test_one_that_shows_late_is_gone_on_from(run_dir: Path) -> None:

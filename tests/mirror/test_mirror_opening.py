@@ -13,14 +13,19 @@ from stores import RUN, made, tree
 
 from supervisor.checkpoint.flaws import FlawError
 from supervisor.checkpoint.manifest import seal
+from supervisor.engine.leading import mirror_of
+from supervisor.engine.opening import Terms
 from supervisor.errors import OwnedError
+from supervisor.job import Job
 from supervisor.lease import acquire
 from supervisor.mirror.copy import JOURNAL, Copy
+from supervisor.mirror.keeper import Keeper
 from supervisor.mirror.layout import HEAD, Head, encode_head, parse_commit, parse_head, piece_name
 from supervisor.mirror.messages import Settings
 from supervisor.mirror.refusals import StoreOwnedError, StoreRefusedError
 from supervisor.mirror.store import Store
 from supervisor.owner import this_process
+from supervisor.policy.ledger import Ledger
 
 
 def machine(run_dir: Path, url: str, run_id: str | None = None, **more: bool) -> Copy:
@@ -213,3 +218,31 @@ def test_whatever_is_sealed_is_read_or_a_flaw(told: dict[str, object]) -> None:
             continue
         assert parse is parse_head
         assert isinstance(told["run_id"], str)
+
+
+def test_a_run_that_begins_anew_is_not_offered_what_it_leaves_behind(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    lease = acquire(tmp_path / "run", wait=time.sleep)
+    job = Job(program="jobs.lora", run_dir=tmp_path / "run", checkpoint={"mirror": "file:///m"})  # type: ignore[arg-type]
+    before = Ledger(run_id=RUN)
+    for fresh, known in ((True, None), (False, RUN)):
+        settings = mirror_of(job, Terms(fresh=fresh), before, lease).settings
+        assert settings is not None
+        assert (settings.fresh, settings.run_id) == (fresh, known)
+
+
+def test_a_checkpoint_that_lacks_a_file_is_given_up_and_the_next_is_sent(tmp_path: Path, anywhere: str) -> None:
+    copy = machine(tmp_path / "one", anywhere)
+    copy.open()
+    copy.adopt(RUN)
+    torn = made(tmp_path / "one" / "checkpoints", 20).path
+    made(tmp_path / "one" / "checkpoints", 10)
+    (torn / "state.json").unlink()
+    told: list[bytes] = []
+    keeper = Keeper(told.append)
+    sent = [copy.missing(keeper.given_up)[0]]
+    keeper.send(copy, sent[0])
+    sent.append(copy.missing(keeper.given_up)[0])
+    assert [directory.name for directory in sent] == ["checkpoint-20", "checkpoint-10"]
+    assert b"checkpoint-20 is not sent" in told[0]
+    leave(copy)
