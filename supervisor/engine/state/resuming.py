@@ -250,10 +250,7 @@ class Resuming:
         self.own = Own(self.run_dir)
 
     def look(self, ledger: Ledger, clock: Callable[[], float], *, brought: bool = False) -> OnDisk:
-        """Verify what is on disk; torn and abandoned ones are set aside.
-
-        It is looked again while that is doubtful, unless the journal was ``brought`` here from another machine.
-        """
+        """Verify what is on disk, and again while it lacks what the journal knows; a ``brought`` one may know more."""
         once = partial(look, self.run_dir, self.run_id, ledger, clock, take_diverged=self.take_diverged)
         self.disk = replace(once(), missing=()) if brought else look_patiently(once)
         if not ledger.committed:
