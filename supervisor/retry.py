@@ -54,8 +54,8 @@ def persistently(work: Callable[[], T], *, flaky: Callable[[BaseException], bool
     raise AssertionError("it either returns or raises")
 
 
-def until_certain(look: Callable[[], T], *, doubtful: Callable[[T], bool], within_s: float) -> T:
-    """What ``look`` gives, looked again with growing pauses while that is doubtful; the last one where it stays so.
+def until_certain(look: Callable[[], T], *, doubtful: Callable[[T], bool], within_s: float) -> list[T]:
+    """All that ``look`` gave, looked again with growing pauses while that was doubtful; what counts is the last.
 
     Args:
         look: may be done any number of times.
@@ -64,7 +64,7 @@ def until_certain(look: Callable[[], T], *, doubtful: Callable[[T], bool], withi
 
     >>> left = [0, 0, 7]
     >>> until_certain(lambda: left.pop(0), doubtful=lambda found: found == 0, within_s=5.0)
-    7
+    [0, 0, 7]
     """
     looks: list[T] = []
 
@@ -75,9 +75,10 @@ def until_certain(look: Callable[[], T], *, doubtful: Callable[[T], bool], withi
     def last(_state: RetryCallState) -> T:
         return looks[-1]
 
-    return Retrying(
+    Retrying(
         retry=retry_if_result(doubtful),
         stop=stop_after_delay(within_s),
         wait=wait_exponential(PAUSE_S, max=LONGEST_PAUSE_S),
         retry_error_callback=last,
     )(again)
+    return looks

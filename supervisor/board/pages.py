@@ -152,6 +152,14 @@ class Orders:
         """
         return step == self.due_at > 0 or (self.due_every > 0 and step % self.due_every == 0)
 
+    def wants(self, step: int) -> bool:
+        """Whether a snapshot of this settled step is to be taken.
+
+        >>> [Orders(period=5, due_at=7).wants(step) for step in (5, 6, 7)], Orders(period=0, due_at=7).wants(7)
+        ([True, False, True], False)
+        """
+        return self.period > 0 and (step % self.period == 0 or self.asks_for(step) or self.drain > 0)
+
 
 _BEAT = struct.Struct("<qqqqqqddddqqqddqqqqq")
 _REPLY = struct.Struct("<qqqqq")

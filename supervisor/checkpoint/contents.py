@@ -18,6 +18,7 @@ OPTIMIZER = "optimizer.safetensors"
 ADAPTER = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
 MODEL = "model.safetensors"
+EXTRA = "extra.safetensors"
 
 
 def missing_part(names: Iterable[str]) -> str | None:

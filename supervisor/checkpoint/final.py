@@ -17,6 +17,9 @@ from supervisor.checkpoint.refusals import StorageError, naming
 from supervisor.checkpoint.staging import staging
 from supervisor.checkpoint.sweep import sweep_partials
 
+#: Its name in a run directory.
+FINAL = "final"
+
 
 def write_final(final: Path, parts: Sequence[Part]) -> int:
     """Write ``final``, in place of an older one; its parent exists.

@@ -106,7 +106,8 @@ def _owned(job: Job, terms: Terms, world: World, stand: Stand, lease: Lease, *, 
     """The same, once the run is ours."""
     end_supervisor(lease.previous, lease.owner)
     forget_stop(job.run_dir)  # from here on a stop is meant for us
-    mirror.open(partial(_wait, world.inbox))  # to a machine that has none it brings the journal
+    wait = partial(_wait, world.inbox)
+    mirror.open(wait)  # to a machine that has none it brings the journal
     journal = Journal.open(job.run_dir, time.time, socket.gethostname())
     journal.fold_in(job.run_dir)
     mirror.close_attempt(journal, history(job.run_dir).open_attempt)
@@ -121,7 +122,6 @@ def _owned(job: Job, terms: Terms, world: World, stand: Stand, lease: Lease, *, 
         return ExitCode.FINISHED
     mirror.without(safe=terms.fresh or _is_here(before))
     _check_processes(before, terms, world)
-    wait = partial(_wait, world.inbox)
     opened = begin_run(
         job, journal, before, terms, world_size=world.world_size, lease=lease, wait=wait, tell=world.tell
     )

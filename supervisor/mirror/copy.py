@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from supervisor.checkpoint.commit import Committed
+from supervisor.checkpoint.final import FINAL
 from supervisor.checkpoint.flaws import FlawError
 from supervisor.checkpoint.manifest import Manifest
 from supervisor.checkpoint.verify import Intact, read_manifest
@@ -22,11 +23,11 @@ from supervisor.mirror.refusals import ConditionError, NoConditionsError, StoreO
 from supervisor.mirror.sending import Sender, Sent
 from supervisor.mirror.store import Store
 from supervisor.mirror.unfinished import sweep
+from supervisor.policy.lineage import counts
 
 JOURNAL = "journal.jsonl"
 #: What a new machine needs before anything else; pins are what the first start found under the names of its inputs.
 ESSENCE = (JOURNAL, "job.yaml", "pins.json")
-FINAL = "final"
 
 
 @dataclass(slots=True)
@@ -134,7 +135,7 @@ class Copy:
         self._cleaner = Cleaner(self._store, run_id, self._counts)
 
     def _counts(self, lineage: int, step: int) -> bool:
-        return all(lineage >= began or step < before for began, before in self.behind)
+        return counts(self.behind, lineage, step)
 
     def _restore(self, head: Head) -> None:
         """Bring what a new machine needs; a journal that the mirror's goes beyond is set aside."""

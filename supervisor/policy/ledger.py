@@ -12,6 +12,7 @@ from typing import Any
 from supervisor.policy.adapt import CHANGES, Adaptation
 from supervisor.policy.causes import CLASSES, Cause, CauseClass
 from supervisor.policy.interval import Exposure
+from supervisor.policy.lineage import counts
 from supervisor.policy.shrink import forget_memory
 
 _TAKEN_AWAY = (Cause.PREEMPTED.value, Cause.TIME_LIMIT.value)
@@ -75,7 +76,7 @@ class Ledger:
         >>> Ledger(behind=((1, 7),)).counts(1, 7)
         True
         """
-        return all(lineage >= began or step < before for began, before in self.behind)
+        return counts(self.behind, lineage, step)
 
 
 def fold(records: Iterable[Mapping[str, Any]], start: Ledger | None = None) -> Ledger:

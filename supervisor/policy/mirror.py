@@ -4,25 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
+from supervisor.policy.lineage import counts
+
 #: Lineage and step.
 At = tuple[int, int]
 
 #: It is said when it begins, and again when it has gone on for so long [s].
 COMPLAIN_AFTER_S = (0.0, 600.0, 3600.0, 6 * 3600.0, 24 * 3600.0)
-
-
-def counts(behind: Collection[At], lineage: int, step: int) -> bool:
-    """Whether a state still counts: the run has not gone back behind it since.
-
-    Args:
-        behind: as the ledger has it.
-        lineage: of the state.
-        step: of the state.
-
-    >>> counts([(1, 7)], 0, 6), counts([(1, 7)], 0, 7), counts([(1, 7)], 1, 7)
-    (True, False, True)
-    """
-    return all(lineage >= began or step < before for began, before in behind)
 
 
 def newer(

@@ -19,10 +19,11 @@ from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import TrainOutput
 
 from supervisor.board.pages import Phase, Trained
+from supervisor.checkpoint.contents import OPTIMIZER
 from supervisor.checkpoint.shards import own_file
 from supervisor.worker import randomness, sharded, sums, tree
 from supervisor.worker.alone import OwnTime
-from supervisor.worker.capture import OPTIMIZER, ModelCapture, Tensors, split_optimizer
+from supervisor.worker.capture import ModelCapture, Tensors, split_optimizer
 from supervisor.worker.closing import level_train_loss
 from supervisor.worker.facts import base_of, batch_of, libraries, trainer_state
 from supervisor.worker.health import Health, await_end
@@ -235,13 +236,11 @@ class SupervisorCallback(TrainerCallback):  # type: ignore[misc]  # transformers
         step = state.global_step
         measured = self._health.settle(step)
         asked_for = orders.asks_for(step)
-        due = orders.period and (step % orders.period == 0 or asked_for or orders.drain)
+        due = orders.wants(step)
         if due:
             self._snapshot(state, kwargs, trained=False)
         assert self._taker is not None
-        self._pacing.settled(
-            step, measured, self._taker, taken=bool(due), asked_for=asked_for, own_s=self._alone.usual_s
-        )
+        self._pacing.settled(step, measured, self._taker, taken=due, asked_for=asked_for, own_s=self._alone.usual_s)
 
     def _snapshot(self, state: TrainerState, kwargs: dict[str, Any], *, trained: bool) -> None:
         assert self._taker is not None

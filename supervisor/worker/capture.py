@@ -15,13 +15,10 @@ from typing import Any
 import torch
 from torch.nn.modules.batchnorm import _NormBase
 
+from supervisor.checkpoint.contents import ADAPTER, EXTRA, MODEL
 from supervisor.errors import JobError
 from supervisor.worker import tree
 
-ADAPTER = "adapter_model.safetensors"
-MODEL = "model.safetensors"
-EXTRA = "extra.safetensors"
-OPTIMIZER = "optimizer.safetensors"
 #: How names of changed buffers begin.
 BUFFER = "buffer:"
 

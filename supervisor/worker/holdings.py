@@ -13,18 +13,10 @@ from typing import Any
 
 import torch
 
+from supervisor.checkpoint.contents import EXTRA, OPTIMIZER
 from supervisor.errors import JobError
 from supervisor.worker import tree
-from supervisor.worker.capture import (
-    EXTRA,
-    OPTIMIZER,
-    ModelCapture,
-    Tensors,
-    hoist,
-    join_optimizer,
-    lower,
-    split_optimizer,
-)
+from supervisor.worker.capture import ModelCapture, Tensors, hoist, join_optimizer, lower, split_optimizer
 from supervisor.worker.resume import Resume
 
 log = logging.getLogger(__name__)

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from supervisor.checkpoint.contents import ADAPTER, MODEL, OPTIMIZER
 from supervisor.errors import JobError
 from supervisor.worker import randomness, tree
-from supervisor.worker.capture import ADAPTER, MODEL, OPTIMIZER, Tensors, split_optimizer
+from supervisor.worker.capture import Tensors, split_optimizer
 from supervisor.worker.exporting import answer
 from supervisor.worker.snapshots import image_of
 

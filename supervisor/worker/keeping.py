@@ -187,12 +187,10 @@ class Keeping:
         orders, step = self._at.orders(), stand.step
         measured = self._looking.settle(step)
         asked_for = orders.asks_for(step)
-        due = orders.period and (step % orders.period == 0 or asked_for or orders.drain)
+        due = orders.wants(step)
         if due:
             self._snapshot(stand, trained=False)
-        self._pacing.settled(
-            step, measured, self._taker, taken=bool(due), asked_for=asked_for, own_s=self._alone.usual_s
-        )
+        self._pacing.settled(step, measured, self._taker, taken=due, asked_for=asked_for, own_s=self._alone.usual_s)
 
     @contextmanager
     def during(self, phase: Phase) -> Iterator[None]:

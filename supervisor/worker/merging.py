@@ -15,8 +15,8 @@ import transformers
 from peft import PeftModel
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
 
+from supervisor.checkpoint.contents import EXTRA
 from supervisor.errors import JobError
-from supervisor.worker.capture import EXTRA
 from supervisor.worker.resume import Range
 
 #: The head that each of peft's tasks was trained with.

@@ -6,10 +6,11 @@ from typing import Any
 
 import torch
 
+from supervisor.checkpoint.contents import ADAPTER, EXTRA, MODEL
 from supervisor.checkpoint.shards import own_file
 from supervisor.errors import JobError
 from supervisor.worker import sharded, sums, tree
-from supervisor.worker.capture import ADAPTER, BUFFER, EXTRA, MODEL, ModelCapture, Tensors
+from supervisor.worker.capture import BUFFER, ModelCapture, Tensors
 from supervisor.worker.resume import Resume
 from supervisor.worker.warmup import rebuild_buckets
 

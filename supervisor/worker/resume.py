@@ -24,10 +24,11 @@ from typing import Any
 import torch
 
 from supervisor.board.environment import ACCUMULATION
+from supervisor.checkpoint.contents import ADAPTER, MODEL, OPTIMIZER
 from supervisor.checkpoint.shards import WHOLE, shard_file, shard_of
 from supervisor.errors import JobError
 from supervisor.worker import randomness, tree
-from supervisor.worker.capture import ADAPTER, MODEL, OPTIMIZER, Tensors, join_optimizer
+from supervisor.worker.capture import Tensors, join_optimizer
 from supervisor.worker.seat import Seat, seat, supervised
 from supervisor.worker.snapshots import DTYPES
 

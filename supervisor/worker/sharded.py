@@ -16,9 +16,10 @@ from typing import Any
 import torch
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
+from supervisor.checkpoint.contents import OPTIMIZER
 from supervisor.checkpoint.shards import own_file, shard_file
 from supervisor.errors import JobError
-from supervisor.worker.capture import BUFFER, OPTIMIZER, Tensors, join_optimizer
+from supervisor.worker.capture import BUFFER, Tensors, join_optimizer
 from supervisor.worker.resume import Resume
 
 #: What the Trainer loads by itself in forms that only it writes; both are private, and if they are called

@@ -17,8 +17,9 @@ import torch
 
 from supervisor.board.layout import Image, Region, SlotHeader, Tensor, image, region
 from supervisor.board.slots import Key, SlotReader, SlotWriter
+from supervisor.checkpoint.contents import OPTIMIZER
 from supervisor.checkpoint.shards import WHOLE
-from supervisor.worker.capture import OPTIMIZER, Tensors, flat, names_of
+from supervisor.worker.capture import Tensors, flat, names_of
 from supervisor.worker.copying import Copier
 from supervisor.worker.seat import Seat
 from supervisor.worker.staging import Staging

@@ -13,17 +13,8 @@ import torch
 from safetensors.torch import load_file
 from worker_samples import tiny_base, tiny_lora
 
-from supervisor.worker.capture import (
-    ADAPTER,
-    EXTRA,
-    MODEL,
-    ModelCapture,
-    Tensors,
-    flat,
-    join_optimizer,
-    names_of,
-    split_optimizer,
-)
+from supervisor.checkpoint.contents import ADAPTER, EXTRA, MODEL
+from supervisor.worker.capture import ModelCapture, Tensors, flat, join_optimizer, names_of, split_optimizer
 
 Files = dict[str, Tensors]
 

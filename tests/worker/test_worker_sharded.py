@@ -12,10 +12,11 @@ import torch
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Replicate, distribute_tensor, init_device_mesh
 
+from supervisor.checkpoint.contents import OPTIMIZER
 from supervisor.checkpoint.shards import WHOLE
 from supervisor.errors import JobError
 from supervisor.worker import sharded
-from supervisor.worker.capture import OPTIMIZER, split_optimizer
+from supervisor.worker.capture import split_optimizer
 from supervisor.worker.resume import Range, Resume
 from supervisor.worker.snapshots import image_of
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from supervisor.checkpoint.contents import ADAPTER, ADAPTER_CONFIG, EXTRA, STATE
 from supervisor.checkpoint.evaluations import Measured, measured
 from supervisor.checkpoint.inventory import Found, survey
 from supervisor.checkpoint.reading import reading
@@ -26,7 +27,6 @@ from supervisor.report.find import check_run
 from supervisor.report.words import clock
 
 #: Files of a checkpoint that an adapter consists of; and what holds trained weights besides.
-ADAPTER, BESIDE = ("adapter_model.safetensors", "adapter_config.json"), "extra.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,9 +248,9 @@ def _fit(one: Entry) -> Entry:
     """Say why a checkpoint cannot be measured, if it cannot."""
     if one.state != "intact":
         return one
-    if not all((one.path / name).is_file() for name in ADAPTER):
+    if not all((one.path / name).is_file() for name in (ADAPTER, ADAPTER_CONFIG)):
         return replace(one, reason="not measured: it holds a whole model and no adapter")
-    if (one.path / BESIDE).is_file():
+    if (one.path / EXTRA).is_file():
         return replace(one, reason="not measured: it holds trained weights besides its adapter")
     return one
 
@@ -272,8 +272,8 @@ def _section(checkpoint: Path, job: Job | None, inputs: Inputs) -> dict[str, Any
 
 def _base_of(checkpoint: Path) -> tuple[str, str | None]:
     """The base model that a checkpoint names: its adapter's configuration, else its state."""
-    told = json.loads((checkpoint / "adapter_config.json").read_text())
-    base = json.loads((checkpoint / "state.json").read_text()).get("base") or {}
+    told = json.loads((checkpoint / ADAPTER_CONFIG).read_text())
+    base = json.loads((checkpoint / STATE).read_text()).get("base") or {}
     name = told.get("base_model_name_or_path") or base.get("name")
     if not isinstance(name, str) or not name:
         raise JobError(f"{checkpoint.name} does not say which base model it was trained on", "name it with --model")

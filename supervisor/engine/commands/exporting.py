@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from supervisor.checkpoint.contents import ADAPTER, ADAPTER_CONFIG, STATE, check_file
+from supervisor.checkpoint.contents import ADAPTER, ADAPTER_CONFIG, EXTRA, STATE, check_file
 from supervisor.checkpoint.files import OPEN_DIRECTORY, open_file
+from supervisor.checkpoint.final import FINAL
 from supervisor.checkpoint.flaws import FlawError
 from supervisor.checkpoint.manifest import Entry
 from supervisor.checkpoint.parts import part_from_range
@@ -26,9 +27,6 @@ from supervisor.engine.converting import ask
 from supervisor.engine.state.given import Given, find_given, read_object
 from supervisor.errors import JobError
 from supervisor.journal import JOURNAL
-
-FINAL = "final"
-_EXTRA = "extra.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,9 +167,9 @@ def _check_form(source: Given, form: str) -> None:
 def _remarks(source: Given, targets: Mapping[str, Path]) -> list[str]:
     """What is not to be had in the forms that were asked for."""
     told = []
-    extra = source.manifest is not None and _EXTRA in source.manifest.files
+    extra = source.manifest is not None and EXTRA in source.manifest.files
     if extra and targets.keys() & {"adapter", "hf"}:
-        told.append(f"{_EXTRA} (trained, but no part of the adapter) has no place in --adapter and --hf")
+        told.append(f"{EXTRA} (trained, but no part of the adapter) has no place in --adapter and --hf")
     if "hf" in targets and source.state.get("trained"):
         told.append("training had reached its end here: a Trainer that is not given more steps trains one too many")
     if "merged" in targets:

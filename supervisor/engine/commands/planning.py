@@ -161,7 +161,8 @@ def plan(job: Job) -> Plan:
     )
     free = shutil.disk_usage(_nearest(job.run_dir)).free
     standing = len(list((job.run_dir / "checkpoints").glob("checkpoint-*")))
-    short = short_of_room(size, keep_of(job).count, standing, free) if size is not None else None
+    kept = keep_of(job).count
+    short = short_of_room(size, kept, standing, free) if size is not None else None
     return Plan(
         run_dir=str(job.run_dir),
         command=made.command,
@@ -176,7 +177,7 @@ def plan(job: Job) -> Plan:
         finished=is_done(job, ledger, terms),
         every=_every(job, ledger),
         checkpoint_bytes=size,
-        disk_need_bytes=size * (keep_of(job).count + 1) if size is not None else None,
+        disk_need_bytes=size * (kept + 1) if size is not None else None,
         disk_free_bytes=free,
         disk_short=short,
         board={str(root): room(root) for root in board_roots()},

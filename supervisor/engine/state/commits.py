@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from supervisor.checkpoint.commit import Committed, commit
-from supervisor.checkpoint.contents import OPTIMIZER
-from supervisor.checkpoint.final import write_final
+from supervisor.checkpoint.contents import ADAPTER, ADAPTER_CONFIG, MODEL, OPTIMIZER
+from supervisor.checkpoint.final import FINAL, write_final
 from supervisor.checkpoint.largest import largest_tensors
 from supervisor.checkpoint.parts import part_from_range
 from supervisor.checkpoint.retain import Keep
@@ -30,7 +30,7 @@ from supervisor.policy.footprint import short_of_room, too_large
 
 T = TypeVar("T")
 
-ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json", "model.safetensors")
+ADAPTER_FILES = (ADAPTER, ADAPTER_CONFIG, MODEL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ def write_final_from(checkpoint: Path, run_dir: Path) -> None:
         DiskError: the file system refused; an older `final/` is as it was.
     """
     files = [checkpoint / name for name in ADAPTER_FILES if (checkpoint / name).is_file()]
-    write_final(run_dir / "final", [part_from_range(f.name, f, 0, f.stat().st_size) for f in files])
+    write_final(run_dir / FINAL, [part_from_range(f.name, f, 0, f.stat().st_size) for f in files])
 
 
 class Committer:

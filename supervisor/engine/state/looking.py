@@ -65,13 +65,8 @@ def look_patiently(look: Callable[[], OnDisk], patience_s: float = PATIENCE_S) -
         return _given(first)
     from supervisor.retry import until_certain  # only now: the library behind it takes longer to import than a look
 
-    looks = [first]
-
-    def again() -> OnDisk | DiskError:
-        looks.append(_tried(look))
-        return looks[-1]
-
-    found = _given(until_certain(again, doubtful=_is_doubtful, within_s=patience_s))
+    looks = [first, *until_certain(lambda: _tried(look), doubtful=_is_doubtful, within_s=patience_s)]
+    found = _given(looks[-1])
     rejected = [one for each in looks if not isinstance(each, DiskError) for one in each.rejected]
     return replace(found, rejected=tuple(dict.fromkeys(rejected)))
 

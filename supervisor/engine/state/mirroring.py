@@ -20,7 +20,8 @@ from supervisor.journal import Journal
 from supervisor.mirror.messages import Settings
 from supervisor.mirror.refusals import StoreError, StoreOwnedError, StoreRefusedError
 from supervisor.policy.causes import Cause
-from supervisor.policy.mirror import At, complaint_due, counts, newer
+from supervisor.policy.lineage import counts
+from supervisor.policy.mirror import At, complaint_due, newer
 from supervisor.policy.resume import Refuse
 
 #: A start waits so long for a word of the store [s]; while it says something, it is waited for.
