@@ -7,6 +7,8 @@ Named points as in tiny_trainer.py: `load`, `substep-<n>`, `step-<n>`, `evaluati
 
 from __future__ import annotations
 
+import quick_start  # noqa: F401 # isort: skip
+
 import argparse
 import contextlib
 import hashlib

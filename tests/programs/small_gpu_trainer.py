@@ -7,6 +7,8 @@ for memory, as the kernel does it, where there are more than N of them.
 
 from __future__ import annotations
 
+import quick_start  # noqa: F401 # isort: skip
+
 import argparse
 import multiprocessing
 import os

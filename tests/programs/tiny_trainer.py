@@ -11,6 +11,8 @@ long once. So a fault is placed, not timed.
 
 from __future__ import annotations
 
+import quick_start  # noqa: F401 # isort: skip
+
 import argparse
 import hashlib
 import json
