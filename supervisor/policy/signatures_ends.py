@@ -75,7 +75,7 @@ DEATHS = (
       r"|invalid global (?:read|write)|lane user stack overflow", _CUDA),
     Signature("kernel_assert", Cause.USER_ERROR,
       r"\.cuh?:\d+: .{0,200}(?:block: \[|assertion)|\.cu:\d+.{0,80}assertion|srcindex < srcselect"
-      r"|`?t >= 0 && t < n_classes",
+      r"|`?t >= 0 && t < n_classes|block: \[\d+,\d+,\d+\], thread: \[.{0,20}\] assertion `",
       "torch, aten/src/ATen/native/cuda: an index of the data's is out of bounds",
       general=True, later=Cause.CRASHED, where="log"),
     Signature("device_assert", Cause.CRASHED,

@@ -29,7 +29,7 @@ ACCESS = (
       r"|(?:remote|(?<!local))entrynotfounderror|disabledrepoerror"
       r"|is not a local folder and is not a valid model identifier|does not appear to have a file named"
       r"|invalid (?:user ?name or password|user token|credentials)"
-      r"|(?:access|authori[sz]ation) to .{0,80}(?:is restricted|denied)"
+      r"|(?:access|authori[sz]ation) to .{0,80}(?:is restricted|denied)|do(?:es)? not have permission to"
       r"|you (?:must|need to) (?:be authenticated|log ?in|have access)|hfvalidationerror|repo id must"
       r"|localtokennotfound|datasetnotfounderror|dataset .{0,80}(?:doesn't exist|not found)"
       r"|is not a valid git identifier|awaiting a review",
@@ -64,7 +64,7 @@ CODE = (
       r"supervisor\.errors\.(?:job|machine)error|worldsizeerror|boardrefusederror", "supervisor"),
     Signature("no_such_program", Cause.USER_ERROR,
       r"can't (?:open file|find '__main__')|command not found|sh: (?:\d+: |line \d+: )?\S+: not found|execve\(\)"
-      r"|cannot execute binary file|is not recognized as", "CPython; sh"),
+      r"|cannot execute binary file|is not recognized as|不是内部或外部命令", "CPython; sh; cmd.exe"),
     Signature("config", Cause.USER_ERROR,
       r"validationerror|input should be |\bdeepspeedconfigerror|configurationerror|configattributeerror"
       r"|missingmandatoryvalue"
@@ -215,7 +215,8 @@ SHAPES = (
       r"|[ah]\d00)"
       r"|invalid (?:type|range"
       r"|problem|mode|task)|expected|non-negative|nonzero|cannot be|can't be|not supported|does not exist"
-      r"|allow_unused|don't match"
+      r"|allow_unused|don't match|no .{1,60}(?:provided|given|specified|passed)"
+      r"|could not find .{0,60}(?:key|token|column|template|layer|module|field|label)s?"
       r"|doesn't match|not match|cannot get|unknown|unrecognized|undefined|unsupported)\b",
       _ATEN, general=True, later=Cause.CRASHED),
     Signature("json", Cause.USER_ERROR,

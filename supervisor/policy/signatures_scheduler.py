@@ -78,7 +78,8 @@ JOBS = (
       r"|admin)\b", f"{_SLURM}; LSF", general=True),
     Signature("spot_notice", Cause.PREEMPTED,
       r"spot (?:instance )?(?:interruption|termination)|instance-action|preemption notice"
-      r"|instance (?:is being |was )(?:preempted|reclaimed)|rebalance recommendation", "AWS, GCP, Azure metadata"),
+      r"|instance (?:is being |was )(?:preempted|reclaimed)|rebalance recommendation"
+      r"|termination is imminent|power key pressed", "AWS, GCP, Azure metadata; systemd-logind"),
     Signature("slurm_task", Cause.CRASHED, r"due to task failure|due to signal |failed \(non-zero exit code",
       _SLURM, cascade=True),
     Signature("srun_killed", Cause.CRASHED,
