@@ -26,6 +26,7 @@ OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a FIFO must not hold us up
 _CREATE_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _SYNC_FILE_RANGE_WRITE = 2
+_KEEP_SIZE, _PUNCH_HOLE = 1, 2  # linux/falloc.h
 _NOT_OFFERED = frozenset({errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS})
 
 
@@ -75,6 +76,14 @@ def start_writeback(fd: int, offset: int, size: int) -> None:
         sync_file_range(2), `SYNC_FILE_RANGE_WRITE`; Python has no binding.
     """
     _libc().sync_file_range(fd, ctypes.c_int64(offset), ctypes.c_int64(size), _SYNC_FILE_RANGE_WRITE)
+
+
+def give_back(fd: int, before: int) -> None:
+    """Give back what a file takes before an offset [bytes]: it keeps its size, and reads as zeros there.
+
+    Where a file system has no holes nothing happens.
+    """
+    _libc().fallocate(fd, _KEEP_SIZE | _PUNCH_HOLE, ctypes.c_int64(0), ctypes.c_int64(before))
 
 
 def _libc() -> ctypes.CDLL:

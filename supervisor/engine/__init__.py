@@ -16,6 +16,7 @@ allocation   the scheduler's job; handing_back: its way back into the queue
 
 ranks/       one node's workers
   node         board and workers of a machine; starting, gang: an attempt's; predecessor: what a killed one left
+  logbook      what ranks write, on its way from memory to the run directory
   evidence     what an attempt left behind; inquiry: ranks asked what they are at
   vigil        who stands still, who is always slow
   gpus         before, during and after an attempt; host_memory: a warning before it ends

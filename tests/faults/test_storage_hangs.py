@@ -81,3 +81,22 @@ def test_two_nodes_train_on_while_the_disk_hangs_and_what_was_missed_is_written_
     assert [r.fields["cause"] for r in run.journal("attempt_ended")] == ["finished"]
     assert run.journal("incident") == []
     assert_same(run, together)
+
+
+def test_ranks_that_print_train_on_while_the_disk_hangs_and_their_logs_are_whole_afterwards(
+    tmp_path: Path, storage: Frozen
+) -> None:
+    job = {"run_dir": str(storage.place / "run"), "checkpoint": {"snapshot": "1 step"}}
+    run = Run(tmp_path, args={"max_steps": 24}, job=job)  # it prints at every third step
+    run.place("step-6")
+    run.place("step-20")
+    run.start().wait_at("step-6")
+    storage.freeze()
+    run.let_go("step-6")
+    run.wait_at("step-20")  # all that was printed on the way did not wait
+    storage.thaw()
+    run.let_go("step-20")
+    assert run.wait() == 0, run.said()
+    printed = (run.run_dir / "logs" / "attempt-1" / "rank-0.log").read_text()
+    assert printed.count("'loss'") + printed.count('"loss"') == 24 // 3
+    assert [r.fields["cause"] for r in run.journal("attempt_ended")] == ["finished"]

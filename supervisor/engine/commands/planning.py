@@ -157,7 +157,7 @@ def plan(job: Job) -> Plan:
         ),
         board=board_roots()[0] / name,
         run_id=ledger.run_id or "<run id>",
-        logs=job.run_dir / "logs" / f"attempt-{attempt}",
+        logs=board_roots()[0] / name / "logs" / f"attempt-{attempt}",
     )
     free = shutil.disk_usage(_nearest(job.run_dir)).free
     standing = len(list((job.run_dir / "checkpoints").glob("checkpoint-*")))

@@ -162,6 +162,7 @@ def join(
         line.close()
         if member.node is not None:
             member.node.end()
+            member.node.starter.close()
             member.node.memory.close(remove=not keep)
         gpus.close()
     return code

@@ -147,6 +147,7 @@ class Member:
         if self.node is not None:
             self.node.end()
             self.node.close()
+            self.node.starter.close()
             self.node.memory.close(remove=True)
             self.node, self._unbegun = None, None
 

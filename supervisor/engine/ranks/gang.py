@@ -27,7 +27,7 @@ LINGER_S = 60.0
 #: How long the other ranks may take to record how they ended, once one is gone. A root cause on
 #: one rank and its echo on another are milliseconds apart.
 TESTIMONY_S = 0.3
-#: How long the reading of what they left may take [s]: their logs are on the run directory's file system.
+#: How long the reading of what they left may take [s]: without room on the board, their logs are on disk.
 EVIDENCE_S = 3.0
 #: How long the loop itself waits for that [s]; on a healthy disk it is over then.
 READ_S = 0.05

@@ -114,6 +114,7 @@ class Node:
         """
         self.memory.board.hush()
         self.gpus.look()
+        self.starter.logbook.look(now_s)
         if self._workers is not None:
             granted, refusal = self.attend(self.memory.grant_wishes) if self.memory.wished else (False, None)
             self.refusal = self.refusal or refusal
@@ -214,8 +215,9 @@ class Node:
 
     def close(self) -> None:
         """The attempt has been dealt with."""
-        if self._workers is not None:
+        if self._workers is not None and self.order is not None:
             self._workers.close()
+            self.starter.logbook.finish(self.order.number)
         self._workers, self.gang = None, Gang.NONE
 
 

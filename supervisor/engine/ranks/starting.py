@@ -9,7 +9,6 @@ started from nothing.
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from supervisor.board.gate import Gate
 from supervisor.board.pages import Beat, Control
 from supervisor.engine.attempt import AttemptOrder
 from supervisor.engine.ranks.gang import Workers
+from supervisor.engine.ranks.logbook import Logbook
 from supervisor.engine.world import World, attempt_command
 from supervisor.job import Job
 from supervisor.launch.processes import Children
@@ -54,6 +54,7 @@ class Starter:
         board: the board's directory.
         control: its control file.
         resource_held: asked with the pids of killed ranks.
+        logbook: of the attempts.
     """
 
     job: Job
@@ -62,10 +63,14 @@ class Starter:
     board: Path
     control: Control
     resource_held: Callable[[set[int]], bool]
+    logbook: Logbook = field(init=False)
     _children: Children = field(default_factory=Children)
     _standby: _Standby | None = None
     _tried: int = 0  # the last attempt that workers were to stand by for
     _opened: Gate | None = None
+
+    def __post_init__(self) -> None:
+        self.logbook = Logbook(self.board, self.job.run_dir / "logs")
 
     def start(self, order: AttemptOrder) -> tuple[Workers, bool]:
         """Start this node's part in an attempt.
@@ -135,12 +140,13 @@ class Starter:
             standby.workers.kill()
         standby.workers.close()
         standby.gate.remove()
-        shutil.rmtree(standby.workers.logs, ignore_errors=True)  # the attempt has never been
+        self.logbook.forget(standby.order.number)
 
     def close(self) -> None:
-        """Leave no process and no gate."""
+        """Leave no process and no gate, and all logs where they belong."""
         self._forget_gate()
         self.discard()
+        self.logbook.close()
 
     def _forget_gate(self) -> None:
         if self._opened is not None:
@@ -148,8 +154,7 @@ class Starter:
             self._opened = None
 
     def _workers(self, order: AttemptOrder, *, standby: bool) -> Workers:
-        logs = self.job.run_dir / "logs" / f"attempt-{order.number}"
-        logs.mkdir(mode=0o700, parents=True, exist_ok=True)
+        logs = self.logbook.open(order.number)
         return Workers(
             attempt_command(
                 self.job, self.world, order, board=self.board, run_id=self.run_id, logs=logs, standby=standby

@@ -1,0 +1,203 @@
+"""What ranks write goes to memory, and from there to the run directory: a disk that hangs or is full stops no program.
+
+A rank that prints while a file server fails over would wait in `write` until it is back, and one that prints on a full
+disk dies of it. So logs, stacks and the record of an end are files on the board, and whoever wants them at once, as the
+verdict does, reads them there. Every second a thread carries over what is new; what has been carried gives its memory
+back, all but the end of each file.
+
+A killed supervisor leaves the last second on the board: its successor on this machine carries that over.
+
+Not held: what one rank writes beyond 64 MiB while the disk takes nothing; the oldest of it becomes a hole in the file.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from supervisor.checkpoint.files import give_back
+from supervisor.engine.disk import Disk, Pending
+from supervisor.engine.ranks.evidence import TAIL_BYTES
+
+#: How often what is new is carried over [s].
+EVERY_S = 1.0
+#: Memory that must be free on the board for logs to go there; else they go straight to the run directory [bytes].
+ROOM_BYTES = 64 << 20
+#: So much of one file waits for a disk that takes nothing [bytes].
+MOST_WAITING_BYTES = 64 << 20
+#: How long the last carrying may hold up a supervisor that leaves [s].
+CLOSE_S = 3.0
+#: Files that only grow, by the end of their names; others are written anew.
+_GROWING = (".log", ".txt")
+_PARTIAL = ".partial"
+_CHUNK = 1 << 20
+
+
+@dataclass(slots=True)
+class Logbook:
+    """The logs of one node's attempts.
+
+    Attributes:
+        board: its directory.
+        logs: directory of all attempts' logs in the run directory.
+    """
+
+    board: Path
+    logs: Path
+    _disk: Disk = field(default_factory=Disk)
+    _carrying: Pending[None] | None = None
+    _carried_s: float = 0.0
+    _over: set[str] = field(default_factory=set)  # attempts that write no more
+    _seen: dict[Path, tuple[int, int]] = field(default_factory=dict)  # what was carried: its size and its time
+
+    def __post_init__(self) -> None:
+        self._over |= {left.name for left in self._attempts()}
+
+    @property
+    def _place(self) -> Path:
+        return self.board / "logs"
+
+    def _attempts(self) -> list[Path]:
+        try:
+            return sorted(self._place.iterdir())
+        except OSError:
+            return []
+
+    def open(self, attempt: int) -> Path:
+        """The directory that an attempt's processes write to.
+
+        Raises:
+            OSError: it could not be made.
+        """
+        name = f"attempt-{attempt}"
+        self._over.discard(name)
+        room = os.statvfs(self.board)
+        directory = (self._place if room.f_bavail * room.f_frsize >= ROOM_BYTES else self.logs) / name
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return directory
+
+    def look(self, now_s: float) -> None:
+        """Have what is new carried over, if it is time.
+
+        Args:
+            now_s: monotonic time [s].
+        """
+        if now_s - self._carried_s < EVERY_S:
+            return
+        self._carried_s = now_s
+        if self._carrying is None or self._carrying.over:
+            self._carrying = self._disk.ask(self._carry)
+        else:
+            self._bound()
+
+    def finish(self, attempt: int) -> None:
+        """An attempt is over: carry the rest of what it wrote; waits for a moment, while the disk is well."""
+        self._over.add(f"attempt-{attempt}")
+        self._carrying = self._disk.do(self._carry)
+
+    def forget(self, attempt: int) -> None:
+        """Leave nothing of an attempt that never was."""
+        name = f"attempt-{attempt}"
+        shutil.rmtree(self._place / name, ignore_errors=True)
+        self._disk.do(lambda: shutil.rmtree(self.logs / name, ignore_errors=True))
+
+    def close(self) -> None:
+        """Carry what is left, as long as that does not take long; what remains waits on the board."""
+        self._over |= {attempt.name for attempt in self._attempts()}
+        self._disk.ask(self._carry)
+        self._disk.close(CLOSE_S)
+
+    def _bound(self) -> None:
+        """The disk takes nothing: give up the oldest of what waits."""
+        for path in (path for attempt in self._attempts() for path in _files(attempt)):
+            try:
+                if path.stat().st_blocks * 512 > MOST_WAITING_BYTES:
+                    _let_go(path, path.stat().st_size - TAIL_BYTES)
+            except OSError:
+                pass  # it is gone
+
+    # -- on the disk's thread
+
+    def _carry(self) -> None:
+        for attempt in self._attempts():
+            over = attempt.name in self._over  # asked first: what is written after that is carried the next time
+            whole = True
+            for path in _files(attempt):
+                try:
+                    self._take(path, self.logs / attempt.name)
+                except OSError:
+                    whole = False  # the disk is full, or worse: tried again
+            if over and whole:
+                shutil.rmtree(attempt, ignore_errors=True)
+
+    def _take(self, path: Path, to: Path) -> None:
+        seen = path.stat()
+        mark = (seen.st_size, seen.st_mtime_ns)
+        if self._seen.get(path) == mark:
+            return
+        to.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if path.name.endswith(_GROWING):
+            size = _append(path, to / path.name, seen.st_size)
+            _let_go(path, size - TAIL_BYTES)
+        else:
+            _replace(path, to / path.name)
+        self._seen[path] = mark
+
+
+def _files(attempt: Path) -> list[Path]:
+    try:
+        return sorted(path for path in attempt.iterdir() if not path.name.endswith(_PARTIAL) and path.is_file())
+    except OSError:
+        return []
+
+
+def _append(path: Path, to: Path, size: int) -> int:
+    """Write what a file has more than its copy; how large the copy is then [bytes]."""
+    source = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        target = os.open(to, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            there = os.fstat(target).st_size
+            for begin, end in _extents(source, there, size):
+                at = begin
+                while at < end:
+                    at += os.pwrite(target, os.pread(source, min(_CHUNK, end - at), at), at)
+        finally:
+            os.close(target)
+    finally:
+        os.close(source)
+    return max(there, size)
+
+
+def _extents(descriptor: int, begin: int, end: int) -> Iterator[tuple[int, int]]:
+    """Where there is data: what was given up is a hole."""
+    while begin < end:
+        try:
+            data = os.lseek(descriptor, begin, os.SEEK_DATA)
+        except OSError:
+            return  # ENXIO: no more of it
+        hole = min(end, os.lseek(descriptor, data, os.SEEK_HOLE))
+        if data < end:
+            yield data, hole
+        begin = hole
+
+
+def _replace(path: Path, to: Path) -> None:
+    partial = to.with_name(to.name + _PARTIAL)
+    partial.touch(mode=0o600)
+    shutil.copyfile(path, partial)
+    partial.replace(to)
+
+
+def _let_go(path: Path, before: int) -> None:
+    """Give the memory of a file's beginning back, once that is worth a call."""
+    if before < _CHUNK or path.stat().st_blocks * 512 < 2 * _CHUNK:
+        return
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        give_back(descriptor, before)
+    finally:
+        os.close(descriptor)
