@@ -1,7 +1,9 @@
-"""What undisturbed runs give, made once a session: every disturbed one has to give the same."""
+"""What undisturbed runs give, made once for all processes that test: every disturbed one has to give the same."""
 
 from __future__ import annotations
 
+import fcntl
+import os
 import shutil
 import signal
 import subprocess
@@ -21,13 +23,13 @@ from supervisor.journal import JOURNAL, read
 @pytest.fixture(scope="session")
 def together(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """The undisturbed run of two ranks."""
-    return _undisturbed(tmp_path_factory.mktemp("together"), TOGETHER, 2)
+    return _undisturbed(tmp_path_factory, "together", TOGETHER, 2)
 
 
 @pytest.fixture(scope="session")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """The undisturbed run of one process."""
-    return _undisturbed(tmp_path_factory.mktemp("alone"), ALONE, 1)
+    return _undisturbed(tmp_path_factory, "alone", ALONE, 1)
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +60,13 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
-def _undisturbed(base: Path, args: dict[str, Any], processes: int) -> Run:
-    run = Run(base, args=args, job={"launch": {"processes_per_node": processes}})
-    assert run.run() == 0, run.said()
+def _undisturbed(factory: pytest.TempPathFactory, name: str, args: dict[str, Any], processes: int) -> Run:
+    base = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent  # of all of them
+    run = Run(base / name, args=args, job={"launch": {"processes_per_node": processes}})
+    with (base / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (run.run_dir / "final").exists():
+            assert run.run() == 0, run.said()
     return run
