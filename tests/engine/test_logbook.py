@@ -106,13 +106,42 @@ def test_while_the_disk_takes_nothing_so_much_waits_and_the_oldest_is_given_up(b
     book.close()
 
 
-def test_an_attempt_that_never_was_leaves_nothing(board: Path, tmp_path: Path) -> None:
+def test_an_attempt_that_never_was_leaves_nothing_whoever_opened_it(board: Path, tmp_path: Path) -> None:
+    before = Logbook(board, tmp_path / "logs")
+    write(before.open(2, waits=True) / "rank-0.log", b"imported\n")
+    look(before)
+    after = Logbook(board, tmp_path / "logs")  # nobody closed the one before
+    write(after.open(2) / "rank-0.log", b"begun\n")
+    look(after)
+    write(after.open(3, waits=True) / "rank-0.log", b"imported\n")
+    look(after)
+    after.forget(3)
+    after.close()
+    assert {path.name: path.read_text() for path in (tmp_path / "logs").rglob("*.log")} == {"rank-0.log": "begun\n"}
+    assert list((board / "logs").iterdir()) == []
+
+
+def test_what_stood_by_is_carried_once_it_begins(board: Path, tmp_path: Path) -> None:
     book = Logbook(board, tmp_path / "logs")
-    write(book.open(2) / "rank-0.log", b"imported")
+    write(book.open(2, waits=True) / "rank-0.log", b"imported\n")
     look(book)
-    book.forget(2)
+    assert not (tmp_path / "logs").exists()
+    book.begin(2)
     book.close()
-    assert list((tmp_path / "logs").iterdir()) == []
+    assert (tmp_path / "logs/attempt-2/rank-0.log").read_text() == "imported\n"
+
+
+def test_a_directory_that_is_opened_anew_is_not_taken_away_with_what_a_killed_supervisor_left(
+    board: Path, tmp_path: Path
+) -> None:
+    write(Logbook(board, tmp_path / "logs").open(1) / "rank-0.log", b"nobody wrote down that it began\n")
+    for _ in range(200):
+        book = Logbook(board, tmp_path / "logs")
+        book._carrying = book._disk.ask(book._carry)
+        directory = book.open(1)
+        until(lambda book=book: book._carrying.over, "carrying")
+        assert directory.is_dir()
+        write(directory / "rank-0.log", b"again\n")
 
 
 def test_a_full_disk_is_tried_again(board: Path, tmp_path: Path) -> None:

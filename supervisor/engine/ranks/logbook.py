@@ -5,7 +5,8 @@ disk dies of it. So logs, stacks and the record of an end are files on the board
 verdict does, reads them there. Every second a thread carries over what is new; what has been carried gives its memory
 back, all but the end of each file.
 
-A killed supervisor leaves the last second on the board: its successor on this machine carries that over.
+A killed supervisor leaves the last second on the board: its successor on this machine carries that over. What workers
+that stand by write is carried once their attempt begins; if it never does, it has never been.
 
 Not held: what one rank writes beyond 64 MiB while the disk takes nothing; the oldest of it becomes a hole in the file.
 """
@@ -14,7 +15,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,6 +36,10 @@ CLOSE_S = 3.0
 #: Files that only grow, by the end of their names; others are written anew.
 _GROWING = (".log", ".txt")
 _PARTIAL = ".partial"
+#: In a directory whose attempt has not begun.
+_WAITING = ".waiting"
+#: Before the name of one that is being removed.
+_GONE = ".gone-"
 _CHUNK = 1 << 20
 
 
@@ -51,10 +58,15 @@ class Logbook:
     _carrying: Pending[None] | None = None
     _carried_s: float = 0.0
     _over: set[str] = field(default_factory=set)  # attempts that write no more
+    _lock: threading.Lock = field(default_factory=threading.Lock)  # of what is over, and the names of directories
     _seen: dict[Path, tuple[int, int]] = field(default_factory=dict)  # what was carried: its size and its time
 
     def __post_init__(self) -> None:
-        self._over |= {left.name for left in self._attempts()}
+        for left in self._attempts():
+            if (left / _WAITING).exists():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                self._over.add(left.name)
 
     @property
     def _place(self) -> Path:
@@ -62,22 +74,37 @@ class Logbook:
 
     def _attempts(self) -> list[Path]:
         try:
-            return sorted(self._place.iterdir())
+            return sorted(path for path in self._place.iterdir() if not path.name.startswith("."))
         except OSError:
             return []
 
-    def open(self, attempt: int) -> Path:
+    def open(self, attempt: int, *, waits: bool = False) -> Path:
         """The directory that an attempt's processes write to.
+
+        Args:
+            attempt: its number.
+            waits: it only stands by until it is said to `begin`.
 
         Raises:
             OSError: it could not be made.
         """
-        name = f"attempt-{attempt}"
-        self._over.discard(name)
+        directory = self._place / f"attempt-{attempt}"
+        with self._lock:
+            self._over.discard(directory.name)
+            gone = self._away(directory)  # a killed supervisor opened it, and never wrote down that it did
+        shutil.rmtree(gone, ignore_errors=True)
         room = os.statvfs(self.board)
-        directory = (self._place if room.f_bavail * room.f_frsize >= ROOM_BYTES else self.logs) / name
+        if room.f_bavail * room.f_frsize < ROOM_BYTES:
+            directory = self.logs / directory.name
+            waits = False  # it is where it belongs
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if waits:
+            (directory / _WAITING).touch(mode=0o600)
         return directory
+
+    def begin(self, attempt: int) -> None:
+        """One that stood by begins."""
+        (self._place / f"attempt-{attempt}" / _WAITING).unlink(missing_ok=True)
 
     def look(self, now_s: float) -> None:
         """Have what is new carried over, if it is time.
@@ -95,7 +122,8 @@ class Logbook:
 
     def finish(self, attempt: int) -> None:
         """An attempt is over: carry the rest of what it wrote; waits for a moment, while the disk is well."""
-        self._over.add(f"attempt-{attempt}")
+        with self._lock:
+            self._over.add(f"attempt-{attempt}")
         self._carrying = self._disk.do(self._carry)
 
     def forget(self, attempt: int) -> None:
@@ -106,7 +134,8 @@ class Logbook:
 
     def close(self) -> None:
         """Carry what is left, as long as that does not take long; what remains waits on the board."""
-        self._over |= {attempt.name for attempt in self._attempts()}
+        with self._lock:
+            self._over |= {attempt.name for attempt in self._attempts()}
         self._disk.ask(self._carry)
         self._disk.close(CLOSE_S)
 
@@ -123,6 +152,8 @@ class Logbook:
 
     def _carry(self) -> None:
         for attempt in self._attempts():
+            if (attempt / _WAITING).exists():
+                continue
             over = attempt.name in self._over  # asked first: what is written after that is carried the next time
             whole = True
             for path in _files(attempt):
@@ -131,7 +162,22 @@ class Logbook:
                 except OSError:
                     whole = False  # the disk is full, or worse: tried again
             if over and whole:
-                shutil.rmtree(attempt, ignore_errors=True)
+                self._remove(attempt)
+
+    def _remove(self, attempt: Path) -> None:
+        with self._lock:
+            if attempt.name not in self._over:
+                return  # it has been opened anew
+            self._over.discard(attempt.name)
+            gone = self._away(attempt)
+        shutil.rmtree(gone, ignore_errors=True)
+
+    def _away(self, attempt: Path) -> Path:
+        """Give a directory of the board another name, if it is there."""
+        gone = attempt.with_name(f"{_GONE}{attempt.name}")
+        with suppress(OSError):
+            attempt.rename(gone)
+        return gone
 
     def _take(self, path: Path, to: Path) -> None:
         seen = path.stat()

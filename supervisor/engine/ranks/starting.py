@@ -86,6 +86,7 @@ class Starter:
         if ready is not None and _alike(ready.order, order) and not ready.workers.left:
             self._standby, self._opened = None, ready.gate
             checkpoint = order.start.checkpoint
+            self.logbook.begin(order.number)
             ready.gate.open(resume_from=None if checkpoint is None else str(checkpoint))
             return ready.workers, True
         self.discard()
@@ -154,7 +155,7 @@ class Starter:
             self._opened = None
 
     def _workers(self, order: AttemptOrder, *, standby: bool) -> Workers:
-        logs = self.logbook.open(order.number)
+        logs = self.logbook.open(order.number, waits=standby)
         return Workers(
             attempt_command(
                 self.job, self.world, order, board=self.board, run_id=self.run_id, logs=logs, standby=standby
