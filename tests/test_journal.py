@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from supervisor.errors import DiskError
-from supervisor.journal import EVENTS, JOURNAL, Journal, Record, _records, read, read_from
+from supervisor.journal import EVENTS, JOURNAL, Journal, Record, read, read_from
+from supervisor.journal.records import records_of
 
 
 def opened(run_dir: Path) -> Journal:
@@ -106,8 +107,7 @@ def test_a_torn_last_line_costs_itself_only(tmp_path: Path) -> None:
         journal = opened(tmp_path)
         journal.append("run_stopped")
         events = [record.event for record in read(tmp_path / JOURNAL)]
-        complete_but_for_its_end = cut == len(whole) - 1
-        assert events == ["run_started", *["run_started"] * complete_but_for_its_end, "run_stopped"]
+        assert events == ["run_started", "run_stopped"], "one that lacks its end only is the same record once more"
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ JSON = st.recursive(
 )
 @settings(deadline=None)
 def test_no_content_makes_reading_fail(data: bytes) -> None:
-    for record in _records(data):
+    for record in records_of(data):
         assert isinstance(record.event, str)
         assert record.number("x") is None or isinstance(record.number("x"), float)
         assert record.count("x") is None or isinstance(record.count("x"), int)

@@ -7,7 +7,8 @@ import run_histories as h
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from supervisor.journal import EVENTS, Record, _records
+from supervisor.journal import EVENTS, Record
+from supervisor.journal.records import records_of
 from supervisor.report.figures import Span, goodput, history_goodput, steps_redone
 from supervisor.report.fold import NO_END, fold
 
@@ -172,4 +173,4 @@ def test_goodput_is_a_share(spans: list[tuple[int, int, float]], more_s: float) 
 
 def test_histories_are_what_a_journal_holds() -> None:
     line = {"v": 1, "time": 1.0, "event": "notice", "attempt": 2, "host": "node1", "kind": "SIGTERM"}
-    assert _records(json.dumps(line).encode()) == h.records([(1.0, "notice", 2, {"kind": "SIGTERM"})])
+    assert records_of(json.dumps(line).encode()) == h.records([(1.0, "notice", 2, {"kind": "SIGTERM"})])
