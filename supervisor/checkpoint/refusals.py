@@ -9,6 +9,9 @@ from contextlib import contextmanager
 
 from supervisor.errors import DiskError
 
+#: There is no room: on the disk, or under a quota.
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+
 _REMEDIES = {
     errno.ENOSPC: "free room on that file system",
     errno.EDQUOT: "free room under your quota there",

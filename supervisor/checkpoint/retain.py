@@ -15,7 +15,9 @@ from pathlib import Path
 
 from supervisor.checkpoint.evaluations import Measured
 from supervisor.checkpoint.files import identity, move, remove_tree, sync_directory
+from supervisor.checkpoint.names import MANIFEST
 from supervisor.checkpoint.reading import unread
+from supervisor.checkpoint.refusals import FULL
 from supervisor.checkpoint.writers import TRASH, unfinished_name
 from supervisor.policy.schedule import Period, Steps
 
@@ -189,7 +191,8 @@ class NotDeleted:
 def delete(path: Path) -> Deleted | InUse | NotDeleted:
     """Remove a checkpoint: first its name in one move, then its files.
 
-    So nobody ever sees half of one. Never raises for what the disk says.
+    So nobody ever sees half of one. Where even a move has no room its manifest goes first, and what is left is no
+    checkpoint any more. Never raises for what the disk says.
     """
     trash = path.with_name(unfinished_name(TRASH, path.name))
     try:
@@ -198,9 +201,25 @@ def delete(path: Path) -> Deleted | InUse | NotDeleted:
                 return InUse(path)
             if identity(path) is None:
                 return Deleted(path)
-            move(path, trash)
+            trash = _let_go(path, trash)
         sync_directory(path.parent)  # else a crash may bring the name back, and not the files
     except OSError as error:
         return NotDeleted(path, str(error))
     problem = remove_tree(trash)
     return Deleted(path) if problem is None else NotDeleted(path, str(problem))
+
+
+def _let_go(path: Path, trash: Path) -> Path:
+    """Make it no checkpoint any more; where its files are then.
+
+    Source:
+        measured on a btrfs at its quota (Linux 6.18): rename(2) is refused with EDQUOT, unlink(2) is not.
+    """
+    try:
+        move(path, trash)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        (path / MANIFEST).unlink()
+        return path
+    return trash

@@ -146,12 +146,29 @@ def writes_of_a_commit(root: Path) -> dict[str, list[int]]:
     return calls
 
 
-def test_each_kind_of_write_may_be_refused_for_want_of_room_and_is_made_after_all(tmp_path: Path) -> None:
+@pytest.fixture
+def _strace() -> None:
     tried = None
     if shutil.which("strace") is not None:
         tried = subprocess.run(["strace", "-o", "/dev/null", "true"], check=False, capture_output=True)
     if tried is None or tried.returncode != 0:
         pytest.skip("strace is missing or not permitted, so the kernel cannot be made to refuse")
+
+
+@pytest.mark.usefixtures("_strace")
+def test_where_a_quota_refuses_even_to_rename_what_has_to_go_is_removed_in_its_place(tmp_path: Path) -> None:
+    room = writes_of_a_commit(four(tmp_path / "dry"))["fallocate"][0]
+    root = four(tmp_path / "met")
+    refused = (f"inject=fallocate:error=EDQUOT:when={room}", f"inject=rename:error=EDQUOT:when=1..{len(OLD)}")
+    before = ("strace", "-o", "/dev/null", "-e", "trace=fallocate,rename", "-e", refused[0], "-e", refused[1])
+    child = python(COMMIT, root, before=before)
+    assert child.stderr.splitlines()[-1] == json.dumps([f"checkpoint-{step}" for step in OLD]), child.stderr
+    assert names(root) == [f"checkpoint-{step}" for step in (*STAY, 50)]
+    assert all(isinstance(verify(root / name, RUN), Intact) for name in names(root))
+
+
+@pytest.mark.usefixtures("_strace")
+def test_each_kind_of_write_may_be_refused_for_want_of_room_and_is_made_after_all(tmp_path: Path) -> None:
     calls = writes_of_a_commit(four(tmp_path / "dry"))
     chosen = [(name, numbers[0], "ENOSPC") for name, numbers in calls.items()]
     for name, number, error in (

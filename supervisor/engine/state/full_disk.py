@@ -10,21 +10,19 @@ What it does not help against: a disk that others fill, and a limit on the size 
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from supervisor.checkpoint.inventory import promising
+from supervisor.checkpoint.refusals import FULL
 from supervisor.checkpoint.retain import LEAST_KEPT
 from supervisor.checkpoint.sweep import sweep_partials
 from supervisor.checkpoint.verify import Intact, verify
 from supervisor.errors import DiskError
 
 T = TypeVar("T")
-
-FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +54,7 @@ class StillFullError(DiskError):
 def is_full(error: BaseException) -> bool:
     """Whether something failed for lack of room, or of quota.
 
+    >>> import errno
     >>> is_full(OSError(errno.EDQUOT, "")), is_full(OSError(errno.EIO, "")), is_full(ValueError())
     (True, False, False)
     """
