@@ -26,6 +26,7 @@ from supervisor.worker.alone import OwnTime
 from supervisor.worker.capture import ModelCapture, Tensors, split_optimizer
 from supervisor.worker.closing import level_train_loss
 from supervisor.worker.facts import base_of, batch_of, libraries, trainer_state
+from supervisor.worker.footprint import foretell
 from supervisor.worker.health import Health, await_end
 from supervisor.worker.history import History
 from supervisor.worker.pacing import Pacing
@@ -134,6 +135,7 @@ class SupervisorCallback(TrainerCallback):  # type: ignore[misc]  # transformers
             self._alone.watch(self._model.model)
         if self._at.leads:
             remember_modules(self._at)
+            foretell(self._at, [self._model.model], self._model.files(), [kwargs.get("optimizer")])
         self._at.announce(
             phase=Phase.TRAINING,
             resumed=state.global_step,

@@ -42,13 +42,18 @@ class Holdings:
     scaler: Any
     registered: dict[str, Any] = field(default_factory=dict)
 
-    def told(self) -> tuple[dict[str, Any], dict[str, Tensors]]:
-        """The state as JSON and tensors, which are alive."""
+    def weights(self) -> dict[str, Tensors]:
+        """What training changes of the models, by file; the tensors are alive."""
         files = self.models[0].files()
         for number, model in enumerate(self.models[1:], 1):
             for file, tensors in model.files().items():
                 own = {f"model:{number}:{file}:{name}": tensor for name, tensor in tensors.items()}
                 files.setdefault(EXTRA, {}).update(own)
+        return files
+
+    def told(self) -> tuple[dict[str, Any], dict[str, Tensors]]:
+        """The state as JSON and tensors, which are alive."""
+        files = self.weights()
         split = [split_optimizer(one.state_dict()) for one in self.optimizers]
         schedules = [tree.encode(one.state_dict(), "scheduler") for one in self.schedulers]
         told = {

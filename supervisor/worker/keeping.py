@@ -18,6 +18,7 @@ from supervisor.worker import adapting, randomness
 from supervisor.worker.alone import OwnTime
 from supervisor.worker.capture import Tensors
 from supervisor.worker.facts import base_of, libraries
+from supervisor.worker.footprint import foretell
 from supervisor.worker.health import Measured, await_end
 from supervisor.worker.history import History
 from supervisor.worker.holdings import Holdings
@@ -141,6 +142,8 @@ class Keeping:
         self._alone.watch(self._holdings.models[0].model)
         if self._at.leads:
             remember_modules(self._at)
+            models = [one.model for one in self._holdings.models]
+            foretell(self._at, models, self._holdings.weights(), self._holdings.optimizers)
         self._at.announce(phase=Phase.TRAINING, **_resumed(stand))
         self._pacing.begins()
         self._pacing.obey(self._taker)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from supervisor.policy.footprint import short_of_room, too_large
+from supervisor.policy.footprint import saved_untrained, short_of_room, too_large, trained_besides, trained_whole
 
 MB = 1_000_000
 
@@ -28,3 +28,34 @@ def test_a_frozen_base_is_told_from_what_is_trained(weights: int, optimizer: int
     said = too_large(files, "optimizer.safetensors", [("embed_tokens", 500 * MB)])
     assert (said is not None) == told
     assert said is None or "embed_tokens (500 MB)" in said
+
+
+@pytest.mark.parametrize(
+    ("untrained", "trained", "told"),
+    [(14_000, 160, True), (480, 160, False), (481, 160, True), (0, 160, False), (0.5, 0, False), (14_000, 0, True)],
+)
+def test_a_base_that_is_saved_and_not_trained_is_told_before_the_first_step(
+    untrained: float, trained: int, told: bool
+) -> None:
+    said = saved_untrained(int(untrained * MB), trained * MB, [("embed_tokens", 500 * MB)])
+    assert (said is not None) == told
+    assert said is None or "embed_tokens (500 MB)" in said
+
+
+@pytest.mark.parametrize(
+    ("adapter", "others", "told"),
+    [(160, 14_000, True), (160, 480, False), (160, 481, True), (0, 14_000, False), (0.1, 0.5, False)],
+)
+def test_a_base_that_is_trained_beside_its_adapter_is_told(adapter: float, others: float, told: bool) -> None:
+    said = trained_besides(int(adapter * MB), int(others * MB), 42_000 * MB, [("embed_tokens", 500 * MB)])
+    assert (said is not None) == told
+    assert said is None or "embed_tokens (500 MB)" in said
+
+
+@pytest.mark.parametrize(
+    ("trained", "frozen", "checkpoint", "told"),
+    [(14_000, 0, 42_000, True), (2_000, 12_000, 6_000, False), (500, 0, 1_500, False)],
+)
+def test_a_large_model_that_is_trained_whole_is_told(trained: int, frozen: int, checkpoint: int, told: bool) -> None:
+    said = trained_whole(trained * MB, frozen * MB, checkpoint * MB, [("embed_tokens", 500 * MB)])
+    assert (said is not None) == told

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from supervisor.board.footprint import find_footprint
 from supervisor.engine.members.team import Team
 from supervisor.engine.state.assembly import sources_of
 from supervisor.engine.state.best import BestSoFar
@@ -85,6 +86,8 @@ class Checkpoints:
         self.best.training_began()
         if self._since_s is None:
             self._since_s = now_s
+            if (foot := find_footprint(self.team.node.memory.board.directory)) is not None:
+                self.committer.foresee(foot)
 
     def due(self, settled: int, now_s: float) -> bool:
         """Whether a periodic one is due, or one for what was measured.
@@ -143,12 +146,13 @@ class Checkpoints:
         self.look(now_s)
 
     def look(self, now_s: float) -> None:
-        """Hear what was evaluated, and hand a commit over once the parts of all nodes are here.
+        """Hear what was evaluated and foreseen, and hand a commit over once the parts of all nodes are here.
 
         Args:
             now_s: monotonic time [s].
         """
         self.best.look()
+        self._warn(self.committer.warnings())
         self.pace.look(self.team.node.beats if self.team.node.present else [])
         order = self._order
         if order is None:
@@ -248,8 +252,12 @@ class Checkpoints:
             decision = "the checkpoint is kept; fewer stay than `checkpoint.keep_last` says"
             self.write("incident", cause=Cause.DISK_FULL.value, detail=gone, decision=decision)
         self._cramped = bool(answer.gave)
-        for warning in answer.warnings:
-            self.write("incident", cause=Cause.STORAGE.value, detail=warning, decision="training goes on")
-        for problem in (answer.final_problem, answer.problem):
+        self._warn(answer.warnings)
+        for problem, full in ((answer.final_problem, answer.full), (answer.problem, False)):
+            cause = Cause.DISK_FULL if full else Cause.STORAGE
             if problem is not None:
-                self.write("incident", cause=Cause.STORAGE.value, detail=problem, decision="the checkpoint is kept")
+                self.write("incident", cause=cause.value, detail=problem, decision="the checkpoint is kept")
+
+    def _warn(self, warnings: Iterable[str]) -> None:
+        for warning in warnings:
+            self.write("incident", cause=Cause.STORAGE.value, detail=warning, decision="training goes on")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import queue
-import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -17,16 +16,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from supervisor.board.footprint import Footprint
 from supervisor.checkpoint.commit import Committed, commit
-from supervisor.checkpoint.contents import ADAPTER, ADAPTER_CONFIG, MODEL, OPTIMIZER
+from supervisor.checkpoint.contents import ADAPTER, ADAPTER_CONFIG, MODEL
 from supervisor.checkpoint.final import FINAL, write_final
-from supervisor.checkpoint.largest import largest_tensors
 from supervisor.checkpoint.parts import part_from_range
 from supervisor.checkpoint.retain import Keep
 from supervisor.engine.state.assembly import Share, Source, TornSnapshotError, contents
 from supervisor.engine.state.full_disk import Done, is_full, with_room
 from supervisor.engine.state.retention import Retention
-from supervisor.policy.footprint import short_of_room, too_large
+from supervisor.engine.state.sizes import Sizes
 
 T = TypeVar("T")
 
@@ -73,10 +72,10 @@ class Answer:
         order: which one.
         committed: the checkpoint, or None if there is none.
         problem: why not, or what went wrong after it; None if all is well.
-        full: whether that was for lack of room.
+        full: whether there is no checkpoint, or no `final/`, for lack of room.
         final_problem: why `final/` could not be written; None if it was, or was not due.
         gave: names of what was deleted since the disk was full.
-        warnings: what is to be said of the size of checkpoints; with the first one only.
+        warnings: what is to be said of the size of checkpoints, and has not been; with the first one only.
     """
 
     order: Order
@@ -111,9 +110,10 @@ class Committer:
     ) -> None:
         self._run_dir, self._run_id, self._histories = run_dir, run_id, histories
         self.retention, self._still_owner = Retention(run_dir, run_id, keep), still_owner
-        self._warned = False
-        self._orders: queue.SimpleQueue[Order | None] = queue.SimpleQueue()
+        self._sizes = Sizes(run_dir / "checkpoints", lambda: self.retention.keep.count)
+        self._orders: queue.SimpleQueue[Order | Footprint | None] = queue.SimpleQueue()
         self._answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
+        self._warnings: queue.SimpleQueue[str] = queue.SimpleQueue()
         self.fd, self._bell = os.pipe()
         os.set_blocking(self.fd, False)
         self._thread = threading.Thread(target=self._work, name="commits", daemon=True)
@@ -122,6 +122,17 @@ class Committer:
     def submit(self, order: Order) -> None:
         """Have a commit made; its answer comes later."""
         self._orders.put(order)
+
+    def foresee(self, foot: Footprint) -> None:
+        """Have it looked at whether checkpoints of this size have room, and make sense; see `warnings`."""
+        self._orders.put(foot)
+
+    def warnings(self) -> list[str]:
+        """What there is to say of checkpoints to come."""
+        found = []
+        while not self._warnings.empty():
+            found.append(self._warnings.get())
+        return found
 
     def answers(self) -> list[Answer]:
         """Take what has come."""
@@ -141,8 +152,12 @@ class Committer:
 
     def _work(self) -> None:
         self.retention.open()
-        while (order := self._orders.get()) is not None:
-            self._answers.put(self._make(order))
+        while (asked := self._orders.get()) is not None:
+            if isinstance(asked, Order):
+                self._answers.put(self._make(asked))
+            else:
+                for words in self._sizes.foreseen(asked):
+                    self._warnings.put(words)
             os.write(self._bell, b"!")
 
     def _make(self, order: Order) -> Answer:
@@ -150,35 +165,18 @@ class Committer:
             done = self._with_room(lambda: self._commit(order))
         except Exception as error:  # every failed commit is an incident, and none may end the thread
             return Answer(order, None, f"{type(error).__name__}: {error}", is_full(error))
-        committed, gave, final_problem = done.result, done.gave, None
+        committed, gave, final_problem, full = done.result, done.gave, None, False
         if order.reason in ("final", "best"):
             try:
                 gave += self._with_room(lambda: self._final(committed)).gave
             except Exception as error:
-                final_problem = f"final/ could not be written: {error}"
+                final_problem, full = f"final/ could not be written: {error}", is_full(error)
         try:
             problem = self.retention.apply()
         except Exception as error:
             problem = f"{type(error).__name__}: {error}"
-        return Answer(order, committed, problem, final_problem=final_problem, gave=gave, warnings=self._warn(committed))
-
-    def _warn(self, committed: Committed) -> tuple[str, ...]:
-        """What the size of the first checkpoint tells: now it is known to the byte."""
-        if self._warned:
-            return ()
-        self._warned = True
-        sizes = {name: entry.bytes for name, entry in committed.manifest.files.items()}
-        try:
-            standing = len(list(committed.path.parent.glob("checkpoint-*")))
-            free = shutil.disk_usage(committed.path).free
-            weights = [name for name in sizes if name.endswith(".safetensors") and name != OPTIMIZER]
-            told = (
-                short_of_room(committed.bytes, self.retention.keep.count, standing, free),
-                too_large(sizes, OPTIMIZER, largest_tensors(committed.path, weights)),
-            )
-        except OSError:
-            return ()  # a disk that errs says so elsewhere
-        return tuple(warning for warning in told if warning is not None)
+        warnings = self._sizes.measured(committed)
+        return Answer(order, committed, problem, full, final_problem, gave, warnings)
 
     def _with_room(self, work: Callable[[], T]) -> Done[T]:
         return with_room(work, self._run_dir / "checkpoints", self._run_id, self.retention.make_room)
