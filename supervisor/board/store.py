@@ -78,6 +78,7 @@ class Board:
         control: orders, beats and replies.
         bell: read end of the bell; readable when a worker rang.
         adopted: whether a predecessor left it.
+        anonymous: whether regions go with this process, rather than wait for a successor.
     """
 
     def __init__(
@@ -107,7 +108,7 @@ class Board:
         self._name = board_name(run_id, node)
         self._roots = list(roots)
         self._free_bytes = free_bytes
-        self._anonymous = anonymous
+        self.anonymous = anonymous
         self._memory: dict[Path, int] = {}  # what this process holds, under the path that leads to it
         self.directory, self.adopted, self._occupied = self._occupy(ranks)
         if anonymous:
@@ -220,7 +221,7 @@ class Board:
         """
         tried = []
         name = region_name(rank, generation)
-        for root in [None] if self._anonymous else self._roots:
+        for root in [None] if self.anonymous else self._roots:
             free = self._free_bytes(root)
             where = "memory" if root is None else str(root)
             tried.append(f"{where} has {human_bytes(free)} to spare")
@@ -269,7 +270,7 @@ class Board:
         """Let go of it; named regions stay for a successor, anonymous ones go, and with the last one the board."""
         for path in [*self._memory]:
             self._let_go(path)
-        if self._anonymous and not holds_regions(self.directory):
+        if self.anonymous and not holds_regions(self.directory):
             shutil.rmtree(self.directory, ignore_errors=True)
         self.control.close()
         os.close(self.bell)

@@ -98,3 +98,28 @@ def strikes(run_dir: Path) -> Strikes:
     except DiskError:
         return Strikes()
     return strikes_of(({**as_mapping(record), "time": record.time} for record in records), time.time())
+
+
+def unsaved(step: int | None, board: Path | None, newest: int, lines: int) -> str | None:
+    """What is on no disk when this process leaves, for people; None if everything is.
+
+    Args:
+        step: that memory holds and the disk does not; None for none.
+        board: where it stays, for the next stay on this machine; None if it goes with this process.
+        newest: step on disk, -1 for none.
+        lines: of the journal that could not be written.
+
+    >>> unsaved(9, None, 4, 0)
+    'not on disk: the state of step 9, which is lost; that of step 4 is what is left'
+    >>> unsaved(None, None, 12, 0) is None
+    True
+    """
+    missing = []
+    if step is not None and board is not None:
+        missing.append(f"the state of step {step}, which {board} holds: the same command goes on from it here")
+    elif step is not None:
+        left = f"that of step {newest} is what is left" if newest >= 0 else "nothing is left of the training"
+        missing.append(f"the state of step {step}, which is lost; {left}")
+    if lines:
+        missing.append(f"the last {lines} lines of the journal, which are lost")
+    return f"not on disk: {'; '.join(missing)}" if missing else None

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from supervisor.board.store import Board, left_behind, remove_boards
 from supervisor.engine.disk import within
+from supervisor.engine.ending import unsaved
 from supervisor.engine.loop import Loop
 from supervisor.engine.machine import board_roots, room
 from supervisor.engine.members.crew import Crew
@@ -148,6 +149,7 @@ def _owned(job: Job, terms: Terms, world: World, stand: Stand, lease: Lease, *, 
         mirror.write = journal.note  # the loop writes no more
         mirror.close(lambda: bool(ready([world.inbox.fd], 0.0)))
         keep = loop.board_is_needed
+        _say_unsaved(loop, keep=keep)
     except SupervisorError:
         keep = loop.board_is_needed
         raise
@@ -156,6 +158,16 @@ def _owned(job: Job, terms: Terms, world: World, stand: Stand, lease: Lease, *, 
         if telling is not None:
             telling.close()
     return code
+
+
+def _say_unsaved(loop: Loop, *, keep: bool) -> None:
+    """Where the disk refused to the end, people are told what is on none."""
+    whole = next(iter(loop.memory.wholes()), None) if keep else None
+    board = None if loop.memory.board.anonymous else loop.memory.board.directory
+    newest = max((step for _, step, _ in loop.ledger.committed), default=-1)
+    words = unsaved(whole.step if whole is not None else None, board, newest, loop.journal.unwritten)
+    if words is not None:
+        loop.world.tell("unsaved", {"detail": words})
 
 
 def mirror_of(job: Job, terms: Terms, before: Ledger, lease: Lease) -> Mirroring:

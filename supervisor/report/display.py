@@ -46,6 +46,8 @@ def _said(word: str, facts: Mapping[str, Any], run_dir: Path) -> str | None:
         return f"{run_dir} has finished already; nothing is left to do (`--fresh` starts anew)"
     if word == "already_stopped":
         return f"{run_dir} was stopped by its user in job {facts.get('job')}; a new submission goes on with it"
+    if word == "unsaved":
+        return str(facts.get("detail"))
     if word in _OF_MEMBERS:
         return _OF_MEMBERS[word].format(**facts)
     if word not in EVENTS:

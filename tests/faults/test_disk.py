@@ -62,6 +62,8 @@ def test_an_emergency_on_a_full_disk_takes_the_room_of_what_the_run_can_do_witho
     assert names(run) == ["checkpoint-6", "checkpoint-8", "checkpoint-9"]
     assert run.journal("checkpoint_committed")[-1].fields["reason"] == "emergency"
     assert "200 checkpoints of 0 MB and the next one need " in run.journal("incident")[0].fields["detail"]
+    events = [record.event for record in run.journal()]
+    assert events.index("incident") < events.index("checkpoint_committed"), "it is foreseen"
     told = run.journal("incident")[-1].fields
     assert told["cause"] == "disk_full"
     assert told["detail"] == ("the disk was full: checkpoint-2, checkpoint-4 had to go for the checkpoint of step 9")

@@ -216,6 +216,7 @@ class Checkpoints:
         """
         self.under_way = False
         self._since_s = now_s
+        self._warn(self.committer.warnings())  # foreseen before it was made
         self.pace.ends(self.team.node.beats if alive else [])
         order = answer.order
         if answer.committed is None:
