@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate.data_loader import SeedableRandomSampler
+from torch.utils.data import RandomSampler
 
 from supervisor.worker import randomness, tree
 
@@ -68,6 +69,20 @@ def make_generators(loader: Any, states: Mapping[str, Any]) -> None:
     for name, one in _samplers(loader).items():
         if name in states and getattr(one, "generator", _generators) is None:
             one.generator = torch.Generator()
+
+
+def take_generators(loader: Any, states: Mapping[str, Any]) -> list[tuple[Any, Any]]:
+    """Have samplers that drew from none draw from none in the pass under way; each with the generator that it had.
+
+    With several processes accelerate gives them one, which would make another order than the one process had.
+    """
+    taken = []
+    for name, one in _samplers(loader).items():
+        generator = getattr(one, "generator", None)
+        if name not in states and type(one) is RandomSampler and generator is not None:
+            taken.append((one, generator))
+            one.generator = None
+    return taken
 
 
 def seeds(loader: Any) -> dict[str, dict[str, int]]:
@@ -134,6 +149,7 @@ class Indices:
 
     def __init__(self, inner: Any, skip: int, first: int, before: Callable[[int], None]) -> None:
         self.inner, self._skip, self._first, self._before = inner, skip, first, before
+        self.passed_over = skip
 
     def __iter__(self) -> Iterator[Any]:
         skip, first, self._skip, self._first = self._skip, self._first, 0, -1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from typing import Any
 
 from torch.nn.parallel import DistributedDataParallel
 
+from supervisor.board.environment import ACCEPT_CHANGES
 from supervisor.board.pages import Phase, Trained
 from supervisor.errors import JobError
 from supervisor.worker import adapting, randomness
@@ -43,6 +45,7 @@ class Stand:
         epochs: the same in passes over the data, None where steps alone count.
         accumulation: batches of a whole step.
         schedulers: numbers of those that move with a step.
+        pace: how often a prepared one moves then.
         rows: its log history.
     """
 
@@ -51,7 +54,30 @@ class Stand:
     epochs: int | None
     accumulation: int
     schedulers: tuple[int, ...]
+    pace: int
     rows: list[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """What a step is made of: batches of each rank, their samples where they are always as many, and ranks."""
+
+    accumulation: int
+    micro_batch: int | None
+    ranks: int
+
+    @property
+    def samples(self) -> int | None:
+        """Of all ranks."""
+        return None if self.micro_batch is None else self.accumulation * self.micro_batch * self.ranks
+
+    @property
+    def words(self) -> str:
+        """For people."""
+        return f"{self.accumulation} batches of {self.micro_batch or 'various'} samples on {self.ranks} ranks"
+
+    def __str__(self) -> str:
+        return f"a step was {self.words}"
 
 
 class Keeping:
@@ -81,6 +107,7 @@ class Keeping:
         self._libraries = libraries()
         self._done = False
         self._pacing = Pacing(at)
+        self._owed: _Step | None = None  # what a step has to be made of, until one is
 
     # -- around the training
 
@@ -97,27 +124,59 @@ class Keeping:
             )
         self._position.go_back(own["data"], own["rng"])
         data = self.resume.state["data"]
-        self._warn(data)
-        self._accelerator.step = data["accelerator_step"]
+        accumulation = self._accumulation_now(data)
+        self._warn()
+        # At a settled step nothing is gathered, so that any multiple of the number of batches would do.
+        self._accelerator.step = data["accelerator_step"] if accumulation == data["accumulation"] else 0
         told = json.loads(self.resume.parts["trainer_state.json"].read())
         return Stand(
             step=self.resume.step,
             max_steps=None,
             epochs=None,
-            accumulation=data["accumulation"],
+            accumulation=accumulation,
             schedulers=tuple(data["schedulers"]),
+            pace=data.get("pace", data["world_size"]),
             rows=told["log_history"],
         )
 
-    def _warn(self, data: dict[str, Any]) -> None:
-        """Say what will not be the same to the last bit, or to the last sample."""
-        then, now = data["micro_batch"], self._position.micro_batch
-        if (data["world_size"], then) != (self._at.world_size, now):
-            log.warning(
-                "a step was %s batches of %s samples on %d ranks, and is made on %d of %s now: take both numbers from "
-                "supervisor.worker.fitting_batch, and it is of the same samples",
-                *(data["accumulation"], then, data["world_size"], self._at.world_size, now),
-            )
+    def _accumulation_now(self, data: dict[str, Any]) -> int:
+        """Batches of a step that are as many samples as it was before, as far as that is known."""
+        before = _Step(data["accumulation"], data["micro_batch"], data["world_size"])
+        now = _Step(before.accumulation, self._position.micro_batch, self._at.world_size)
+        if now == before:
+            return before.accumulation
+        if before.samples is None or now.samples is None:
+            log.warning("%s; whether it still is of as many is not known: batches differ in size", before)
+            return before.accumulation
+        self._owed = before
+        return max(1, before.samples * now.accumulation // now.samples)
+
+    def remade(self, batches: int, *, whole: bool) -> bool:
+        """Whether the first step of this life is made of another number of samples than those before, as was accepted.
+
+        Args:
+            batches: that it was made of.
+            whole: it was not cut short by the end of a pass over the data.
+
+        Raises:
+            JobError: it is, and nobody has accepted it: the ranks are others.
+        """
+        before, now = self._owed, _Step(batches, self._position.micro_batch, self._at.world_size)
+        if before is None or before.samples is None or now.samples is None:
+            return False
+        if not whole and now.samples <= before.samples:
+            return False  # the next one tells
+        self._owed = None
+        if now.samples == before.samples:
+            return False
+        remedy = "take both numbers from supervisor.worker.fitting_batch"
+        if now.ranks != before.ranks and os.environ.get(ACCEPT_CHANGES) != "1":
+            raise JobError(f"{before}, and is now {now.words}", f"{remedy}, or launch {before.ranks} processes again")
+        log.warning("%s, and is now %s: %s, and it is of the same samples", before, now.words, remedy)
+        return True
+
+    def _warn(self) -> None:
+        """Say what will not be the same to the last bit."""
         wrapped = [m for m in self._accelerator._models if isinstance(m, DistributedDataParallel)]
         if self._at.world_size > 2 and any(not m.find_unused_parameters and not m.static_graph for m in wrapped):
             # Source: torch/csrc/distributed/c10d/reducer.cpp, `should_rebuild_buckets`; see `warmup`.
@@ -251,6 +310,7 @@ class Keeping:
                 "own_accumulation": own[1],
                 "world_size": self._at.world_size,
                 "accelerator_step": self._accelerator.step,
+                "pace": stand.pace,
                 "schedulers": stand.schedulers,
             },
             "base": base_of(self._holdings.models[0].model),

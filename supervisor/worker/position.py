@@ -5,7 +5,7 @@ set or a collator that may draw random numbers. So three random states are kept:
 began, from which a sampler draws its order; the one before each fetch that is ahead, if it drew; and the one of the
 settled step, which is the caller's. On the way back each is put where it was. What was given out before is passed over
 by its indices. Where there are none (iterable data sets, batches dispatched by rank 0) it is fetched again and dropped;
-a `StatefulDataLoader` goes back by its own state.
+a `StatefulDataLoader` goes back by its own state, where batches and ranks are as they were.
 
 What this does not bring back: random numbers that a loader's worker processes draw. They depend on how many batches
 each worker has made, and those passed over are not made again.
@@ -86,6 +86,7 @@ class Position:
         self._drawn: dict[int, Random] = {}
         self._back: _WayBack | None = None
         self._indices: Indices | None = None
+        self._lent: list[tuple[Any, Any]] = []  # samplers without their generators, until the pass is over
         if hasattr(loader.base_dataloader, "load_state_dict"):
             # accelerate has asked for its state, for which it began a pass; a resumed one begins without.
             loader.base_dataloader.load_state_dict({})
@@ -155,6 +156,7 @@ class Position:
             "iteration": self.loader.iteration + over,
             "batches": 0 if over else self.taken,
             "batch": self.batch,
+            "ranks": PartialState().num_processes,
             "seeds": drawing.seeds(self.loader),
             "generators": tree.encode(drawing.generator_states(self.loader)),
         }
@@ -167,7 +169,7 @@ class Position:
             "ahead": self._fetched - given,
             "drawn": [[n - given, drawing.encode(state)] for n, state in self._drawn.items() if n >= given],
         }
-        if self._stateful:
+        if self._stateful and not (self._indices is not None and self._indices.passed_over):
             told["loader"] = self._loader_state()
         return told
 
@@ -199,7 +201,9 @@ class Position:
             self._back = _WayBack(0, now)
             return
         given = self.taken * self._per_batch
-        same = told["batch"] == self.batch
+        ranks = PartialState().num_processes
+        same = (told["batch"], told.get("ranks", ranks)) == (self.batch, ranks)
+        self._lent = drawing.take_generators(self.loader, now["generators"])
         states = {given + number: drawing.decode(state) for number, state in told["drawn"]} if same else {}
         first = self._pass_over(told, given, same=same)
         self._back = _WayBack(first, drawing.decode(told["began"]), states, given + told["ahead"], now)
@@ -220,7 +224,7 @@ class Position:
     def _pass_over(self, told: Mapping[str, Any], given: int, *, same: bool) -> int:
         """Have the loader begin behind what was given out; the number of its first fetch."""
         base = self.loader.base_dataloader.loader
-        if self._stateful and same:
+        if self._stateful and same and "loader" in told:
             base.load_state_dict(tree.decode(told["loader"]))
             self._watch_indices(base, 0, given)
             return given
@@ -245,6 +249,9 @@ class Position:
 
     def _forget_way_back(self) -> None:
         self._back, self.loader.skip_batches = None, 0
+        for sampler, generator in self._lent:
+            sampler.generator = generator
+        self._lent = []
         if self._indices is not None:
             base = self.loader.base_dataloader.loader
             name = "batch_sampler" if base.batch_sampler is self._indices else "sampler"

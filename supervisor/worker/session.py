@@ -103,7 +103,7 @@ class Session:
         before = self._keeping.restore() if self._keeping is not None else None
         if before is not None:
             self._settled, self._accumulation = before.step, before.accumulation
-            self._stepping.usual = list(before.schedulers)
+            self._stepping.usual, self._stepping.pace = list(before.schedulers), before.pace
             self.log_history = before.rows
         return self
 
@@ -247,6 +247,8 @@ class Session:
     def _settle(self) -> None:
         self._settled += 1
         self._stepping.begin()
+        if self._keeping is not None and self._keeping.remade(self._in_step, whole=not self._position.at_end):
+            self._accumulation = 0
         self._accumulation, self._in_step = max(self._accumulation, self._in_step), 0
         self._over = self._reached()
         if self._keeping is None:
@@ -285,6 +287,7 @@ class Session:
             epochs=self._epochs,
             accumulation=self._accumulation,
             schedulers=tuple(self._stepping.usual),
+            pace=self._stepping.pace,
             rows=self.log_history,
         )
 

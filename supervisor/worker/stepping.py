@@ -3,12 +3,16 @@
 A step of the run is over when the program asks for the next batch, if one of its optimizers has made a step, and none
 of the others still gathers gradients: those are in no snapshot. So it does not matter after which batches a loop says
 that a step is done, nor whether it accumulates by accelerate or by itself.
+
+accelerate moves a prepared schedule as many times in a step as there are processes. With another number of them it goes
+on as many times as before: a step is of the same samples.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 
@@ -19,6 +23,7 @@ class Stepping:
         stepped: per optimizer, whether it has made a step since `begin`.
         scheduled: per scheduler, the same.
         usual: the schedulers that moved in the last step, by number.
+        pace: how often a prepared one moves in a step: once for each process that the run began with.
     """
 
     def __init__(self, optimizers: Sequence[Any], schedulers: Sequence[Any], accelerator: Any) -> None:
@@ -26,10 +31,12 @@ class Stepping:
         self.stepped = [False] * len(optimizers)
         self.scheduled = [False] * len(schedulers)
         self.usual: list[int] = []
+        self.pace: int = accelerator.num_processes
         for number, optimizer in enumerate(optimizers):
             self._watch(optimizer, self.stepped, number)
         for number, scheduler in enumerate(schedulers):
             self._watch(scheduler, self.scheduled, number)
+            scheduler.step = self._paced(scheduler, scheduler.step)
 
     @property
     def over(self) -> bool:
@@ -66,6 +73,30 @@ class Stepping:
             return original(*args, **kwargs)
 
         one.step = step
+
+    def _paced(self, scheduler: Any, move: Callable[..., Any]) -> Callable[..., Any]:
+        """A schedule's `step`, at the pace it began with.
+
+        Source: accelerate/scheduler.py, `AcceleratedScheduler.step`; one that goes with batches that are split moves
+        once, and of one that has an end no more than that.
+        """
+
+        @functools.wraps(move)
+        def paced(*args: Any, **kwargs: Any) -> Any:
+            by_processes = getattr(scheduler, "step_with_optimizer", False) and not scheduler.split_batches
+            if not by_processes or self.pace == self._accelerator.num_processes or not self._accelerator.sync_gradients:
+                return move(*args, **kwargs)
+            inner = scheduler.scheduler
+            scheduler.split_batches = True
+            try:
+                for _ in range(self.pace):
+                    if inner._step_count <= getattr(inner, "total_steps", math.inf):
+                        move(*args, **kwargs)
+            finally:
+                scheduler.split_batches = False
+            return None
+
+        return paced
 
 
 def _gathers(optimizer: Any) -> bool:

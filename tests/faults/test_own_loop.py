@@ -50,6 +50,21 @@ def test_two_ranks_are_killed_and_drained_and_nobody_can_tell_from_the_result(tm
     assert [r.fields["source"] for r in run.journal("training_started")] == ["fresh", "snapshot", "checkpoint"]
 
 
+def test_a_loader_with_a_state_of_its_own_goes_on_on_both_ranks_where_it_stood(tmp_path: Path) -> None:
+    args = {**EVERYTHING, "loader": "stateful", "max_steps": 7}
+    undisturbed = loop(tmp_path / "undisturbed", args, 2)
+    assert undisturbed.run() == 0, undisturbed.said()
+    run = loop(tmp_path / "run", args, 2)
+    run.place("substep-4")
+    run.start().wait_at("substep-4")
+    run.kill_rank(0)
+    run.let_go("substep-4")
+    assert run.wait() == 0, run.said()
+    assert run.digests() == undisturbed.digests()
+    assert run.log_history() == undisturbed.log_history()
+    assert_nothing_repeated(run)
+
+
 def test_a_loop_whose_loss_is_no_number_goes_back_and_passes_over_the_data_of_that_step(tmp_path: Path) -> None:
     run = loop(tmp_path, {"epochs": 1, "rows": 20, "wrong-at": 4, "loader": "stateful", "model": "whole"}, 1)
     assert run.run() == 0, run.said()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import Run
+from harness import PROGRAMS, Run
 
 #: Six micro-batches a step, three steps an epoch without a rest.
 ARGS: dict[str, Any] = {"max_steps": 7, "accumulate": 3, "rows": 36, "samples": True}
@@ -67,3 +67,26 @@ def test_each_step_is_made_of_the_same_samples_whatever_the_number_of_processes(
             "1 processes go on where 2 were, with 6 micro-batches each: step, schedule, data position and the samples"
         )
     )
+
+
+@pytest.mark.parametrize(
+    ("sizes", "more"),
+    [
+        pytest.param((2, 1, 2), {}, id="over several passes"),
+        # One process draws an order from the common random state, several from a generator: within a pass it stays.
+        pytest.param((1, 2, 1), {"rows": 96, "accumulate": 4}, id="within a pass that one process began"),
+    ],
+)
+def test_so_is_each_step_of_a_loop_of_ones_own(tmp_path: Path, sizes: tuple[int, ...], more: dict[str, int]) -> None:
+    loop: dict[str, Any] = {"args": {**ARGS, **more}, "program": str(PROGRAMS / "own_loop.py")}
+    quiet = Run(tmp_path / "quiet", job=job(sizes[0]), **loop)
+    assert quiet.run() == 0, quiet.said()
+    run = Run(tmp_path / "resized", **loop)
+    live(run, sizes, (3, 5))
+
+    assert samples(run) == samples(quiet)
+    assert [len(of) for of in samples(run).values()] == [2 * loop["args"]["accumulate"] * sizes[0]] * 7
+    assert [r.fields["step"] for r in run.journal("training_started")] == [0, 2, 4]
+    rates = [{line["step"]: line["rate"] for line in one.trace()} for one in (run, quiet)]
+    assert rates[0] == rates[1]
+    assert [r.fields["world_size"] for r in run.journal("adapted")] == list(sizes[1:])

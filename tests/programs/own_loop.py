@@ -28,7 +28,7 @@ from tiny_trainer import Numbers, Places
 from torch.utils.data import DataLoader, IterableDataset, default_collate
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from supervisor.worker import Session
+from supervisor.worker import Session, fitting_batch
 
 
 class Stream(IterableDataset):
@@ -94,6 +94,12 @@ def digest(parameters: list[torch.nn.Parameter], average: Average) -> str:
     return found.hexdigest()
 
 
+def write_samples(path: Path, step: int, batch: torch.Tensor) -> None:
+    rows = [":".join(map(str, row)) for row in batch.tolist()]
+    with path.open("a") as file:
+        file.write(json.dumps({"step": step, "life": os.environ.get("SUPERVISOR_ATTEMPT"), "rows": rows}) + "\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--out", type=Path, required=True)
@@ -111,6 +117,8 @@ def main() -> None:
     parser.add_argument("--eval-steps", type=int, default=0)
     parser.add_argument("--wrong-at", type=int, default=-1, help="a step whose loss is no number")
     parser.add_argument("--find-unused", default="true")
+    parser.add_argument("--samples", action="store_true", help="write down what each step is made of")
+    parser.add_argument("--stubborn", action="store_true", help="accumulates as it likes")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     rank = int(os.environ.get("RANK", "0"))
@@ -119,9 +127,10 @@ def main() -> None:
     torch.manual_seed(1)
     random.seed(2)
     np.random.seed(3)
+    size, times = (2, options.accumulate) if options.stubborn else fitting_batch(2, options.accumulate)
     accelerator = Accelerator(
         cpu=True,
-        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1 if options.by_hand else options.accumulate),
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1 if options.by_hand else times),
         dataloader_config=DataLoaderConfiguration(
             use_stateful_dataloader=options.loader == "stateful", use_seedable_sampler=options.loader == "seedable"
         ),
@@ -135,7 +144,7 @@ def main() -> None:
     rows = Numbers(options.rows)
     loader = DataLoader(
         Stream(rows) if options.loader == "stream" else rows,
-        batch_size=2,
+        batch_size=size,
         shuffle=options.loader != "stream",
         num_workers=options.workers,
         collate_fn=lambda batch: collate(batch, noise=options.noise),
@@ -153,7 +162,9 @@ def main() -> None:
     with session:
         for number, batch in enumerate(session.batches(), 1):
             places.reach(f"substep-{session.step + 1}")
-            whole = number % options.accumulate == 0 or session.epoch_ends if options.by_hand else True
+            if options.samples:
+                write_samples(options.out / f"samples-{rank}.jsonl", session.step + 1, batch["input_ids"])
+            whole = number % times == 0 or session.epoch_ends if options.by_hand else True
             with contextlib.nullcontext() if options.by_hand else accelerator.accumulate(model):
                 loss = model(**batch).loss
                 if session.step + 1 == options.wrong_at:
@@ -172,6 +183,7 @@ def main() -> None:
             step = session.step
             with trace.open("a") as file:
                 line = {"step": step, "digest": digest(trained, average), "attempt": attempt, "epoch": session.epoch}
+                line["rate"] = schedulers[0].get_last_lr()[0]
                 file.write(json.dumps(line) + "\n")
             places.reach(f"step-{step}")
             if options.sleep:

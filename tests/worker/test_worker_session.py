@@ -249,6 +249,49 @@ def test_smaller_batches_are_taken_from_where_the_larger_ones_ended(board: Board
     assert ended.step == 12
 
 
+def test_a_loader_that_passed_over_what_it_had_given_out_is_gone_on_with_all_the_same(board: Board) -> None:
+    loop = Loop(optimizers=1, limits={"epochs": 2}, config={"use_stateful_dataloader": True})
+    loop.prepare()
+    loop.run()
+    whole = torch.cat(loop.seen)
+    seen = []
+    with granting(board):
+        for attempt, (batch, until) in enumerate([(4, 2), (2, 4), (2, None)], 1):
+            loop.batch, loop.accumulate = batch, 4 // batch
+            loop.prepare()
+            if until is None:
+                loop.run(at=seat_at(board, attempt=attempt))
+                seen += loop.seen
+                break
+            with pytest.raises(KilledError):
+                loop.run(until=until, at=seat_at(board, attempt=attempt))
+            seen += loop.seen[: -4 // batch]  # the step under way is made again
+            note_newest(board, attempt + 1)
+            board.control.forget(0)
+    assert torch.equal(torch.cat(seen), whole)
+
+
+def test_a_step_of_other_samples_is_refused_with_the_numbers_when_the_ranks_are_others(board: Board) -> None:
+    loop = Loop(accumulate=2, limits={"max_steps": 4})
+    with granting(board):
+        loop.prepare()
+        with pytest.raises(KilledError):
+            loop.run(until=3, at=seat_at(board))
+        note_newest(board, attempt=2)
+        path = board.directory / "resume-2" / "state.json"
+        told = json.loads(path.read_text())
+        told["data"]["world_size"] = 2  # as if another rank had taken as many
+        path.write_text(json.dumps(told))
+        note = path.with_name("resume.json")
+        parts = json.loads(note.read_text())
+        parts["parts"]["state.json"]["size"] = path.stat().st_size
+        note.write_text(json.dumps(parts))
+        loop.prepare()
+        then, now = "a step was 2 batches of 4 samples on 2 ranks", "is now 2 batches of 4 samples on 1 ranks"
+        with pytest.raises(JobError, match=f"{then}, and {now}; take both numbers from"):
+            loop.run(at=seat_at(board, attempt=2))
+
+
 def test_a_step_whose_data_is_passed_over_moves_all_but_the_weights(
     board: Board, monkeypatch: pytest.MonkeyPatch
 ) -> None:
