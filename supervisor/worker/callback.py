@@ -90,7 +90,7 @@ class SupervisorCallback(TrainerCallback):  # type: ignore[misc]  # transformers
         if resume.state.get("imported"):  # its weights are named as the Trainer saved them
             self._trainer._load_from_checkpoint(str(resume.directory / "stock"))
         else:
-            ModelCapture(self._trainer.model).restore(model_files(resume))
+            ModelCapture(self._trainer.model).restore(model_files(resume, self._at.rank))
         state = TrainerState.load_from_json(str(resume.directory / "stock" / "trainer_state.json"))
         self._trainer.state = state
         at = self._at

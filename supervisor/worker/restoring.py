@@ -15,11 +15,16 @@ from supervisor.worker.resume import Resume
 from supervisor.worker.warmup import rebuild_buckets
 
 
-def model_files(resume: Resume) -> dict[str, Tensors]:
-    """What was saved of the model, whole; what a stock checkpoint holds the Trainer has loaded."""
+def model_files(resume: Resume, rank: int) -> dict[str, Tensors]:
+    """What was saved of the model, whole; what a stock checkpoint holds the Trainer has loaded.
+
+    All ranks have to ask for it: what other nodes' hold of a sharded state comes from them.
+    """
     if _loaded(resume):
         return {}
-    return {file: resume.tensors(file) for file in (ADAPTER, MODEL, EXTRA)}
+    files = {file: sharded.whole(resume, file, rank) for file in (ADAPTER, MODEL, EXTRA)}
+    files[EXTRA] |= _buffers(resume, rank)
+    return files
 
 
 def restore(resume: Resume, rank: int, trainer: Any, model: ModelCapture, given: dict[str, Any]) -> None:
@@ -46,14 +51,18 @@ def restore(resume: Resume, rank: int, trainer: Any, model: ModelCapture, given:
             )
         return
     files = {file: sharded.saved(resume, file, rank, shard) for file in (ADAPTER, MODEL, EXTRA)}
-    if shard is not None:
-        own = resume.tensors(own_file(rank))
-        files[EXTRA] |= {name: value for name, value in own.items() if name.startswith(BUFFER)}
+    files[EXTRA] |= _buffers(resume, rank)
     model.restore(files, sharded.local)
     if trainer is not None and sharded.give_back_loading(trainer):
         sharded.restore_optimizer(given["optimizer"], resume, rank, shard)
         if resume.state.get("scheduler") is not None:
             given["lr_scheduler"].load_state_dict(tree.decode(resume.state["scheduler"]))
+
+
+def _buffers(resume: Resume, rank: int) -> Tensors:
+    """Buffers that each rank had of its own, under FSDP2; a rank that there was not takes those of the first."""
+    own = resume.tensors(own_file(rank if rank < resume.state["world_size"] else 0))
+    return {name: value for name, value in own.items() if name.startswith(BUFFER)}
 
 
 def _loaded(resume: Resume) -> bool:

@@ -197,6 +197,23 @@ def saved(resume: Resume, file: str, rank: int, like: DTensor | None) -> Tensors
     return made
 
 
+def whole(resume: Resume, file: str, rank: int) -> Tensors:
+    """Tensors of a file, whole on every rank; all ranks have to ask for it.
+
+    A snapshot lies on each node in the pieces of the node's own ranks. Those of others come from them, one tensor
+    after the other, since only the whole model is known to have room.
+    """
+    size = resume.state["world_size"]
+    if not resume.in_pieces(file) or all(resume.pieces(file, one) for one in range(size)):
+        return resume.tensors(file)
+    found = resume.alike(file)
+    for name, (piece, shape) in resume.pieces(file, rank).items():
+        pieces: list[Any] = [None] * size
+        torch.distributed.all_gather_object(pieces, piece)
+        found[name] = torch.cat([one.flatten() for one in pieces]).reshape(shape)
+    return found
+
+
 def restore_optimizer(optimizer: Any, resume: Resume, rank: int, like: DTensor | None) -> None:
     """Put an optimizer's state back through its own `load_state_dict`; arguments as for `saved`."""
     parameters = list(_parameters(optimizer))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,18 @@ def test_a_node_that_comes_back_without_its_memory_takes_its_pieces_with_it(tmp_
     assert ended["evidence"].endswith("; its pieces of the sharded state are gone unless it comes back with them")
     assert not any("stood_in" in r.fields for r in run.journal("checkpoint_committed"))
     assert len({(line["step"], line["digest"]) for line in run.trace()}) == 7
+
+
+def test_the_rest_of_a_program_is_done_again_with_what_the_pieces_of_all_nodes_make_up(tmp_path: Path) -> None:
+    job = {"launch": {"processes_per_node": 1}, "checkpoint": {"snapshot": "1 step"}}
+    run = Nodes(tmp_path, args={**SHARDED, "max_steps": 2}, job=job)
+    run.place("trained", "raise")
+    assert run.start().codes() == [0, 0], run.words()
+    started = [(r.fields["step"], r.fields["source"]) for r in run.journal("training_started")]
+    assert started == [(0, "fresh"), (2, "snapshot")]
+    ends = [json.loads(line) for rank in (0, 1) for line in (run.out / f"end-{rank}.jsonl").read_text().splitlines()]
+    assert len(ends) == 4
+    assert len(set(ends)) == 1
 
 
 def test_fsdp1_is_refused_by_name_before_it_trains(tmp_path: Path) -> None:

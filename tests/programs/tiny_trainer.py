@@ -96,6 +96,16 @@ class Places(TrainerCallback):
         self.reach(f"evaluation-{state.global_step}")
 
 
+def digest(model: torch.nn.Module) -> str:
+    """Of what is trained of a model, whole."""
+    found = hashlib.sha256()
+    for name, parameter in sorted(model.named_parameters()):
+        if parameter.requires_grad:
+            whole = parameter.full_tensor() if hasattr(parameter, "full_tensor") else parameter
+            found.update(name.encode() + whole.detach().numpy().tobytes())
+    return found.hexdigest()
+
+
 def eat() -> None:
     """Take memory until somebody stops it, but not all of a machine whose limits do not hold."""
     taken = [bytearray(os.urandom(1 << 20) * 64) for _ in range(64)]
@@ -118,14 +128,9 @@ class Trace(TrainerCallback):
         self.path, self.sleep_s = path, sleep_s
 
     def on_step_end(self, args, state, control, model=None, optimizer=None, **kwargs) -> None:  # type: ignore[no-untyped-def]
-        digest = hashlib.sha256()
-        for name, parameter in sorted(model.named_parameters()):
-            if parameter.requires_grad:
-                whole = parameter.full_tensor() if hasattr(parameter, "full_tensor") else parameter
-                digest.update(name.encode() + whole.detach().numpy().tobytes())
         line = {
             "step": state.global_step,
-            "digest": digest.hexdigest(),
+            "digest": digest(model),
             "attempt": os.environ.get("SUPERVISOR_ATTEMPT"),
         }
         with self.path.open("a") as file:
@@ -297,6 +302,8 @@ def main() -> None:
     trainer.places = places
     trainer.samples = options.out / f"samples-{rank}.jsonl" if options.samples else None
     trainer.train(resume_from_checkpoint=options.resume if options.plain else resume_point())
+    with (options.out / f"end-{rank}.jsonl").open("a") as file:
+        file.write(json.dumps(digest(model)) + "\n")
     places.reach("trained")
 
 
