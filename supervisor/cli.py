@@ -5,6 +5,8 @@ Heavy imports are inside the commands: `supervisor status` is to answer at once.
 
 from __future__ import annotations
 
+import errno
+import functools
 import json
 import sys
 from pathlib import Path
@@ -13,7 +15,7 @@ from typing import Any
 import click
 
 from supervisor import __version__
-from supervisor.errors import ExitCode, SupervisorError
+from supervisor.errors import DiskError, ExitCode, SupervisorError
 
 _JOB = click.argument("job", type=click.Path(path_type=Path))
 _RUN_DIR = click.argument("run_dir", type=click.Path(path_type=Path))
@@ -35,6 +37,30 @@ def _terms(command: Any) -> Any:
     for flag in reversed(_FLAGS):
         command = flag(command)
     return command
+
+
+#: What a path that somebody gave us may be refused for, and what helps.
+_REFUSED = {
+    errno.ENAMETOOLONG: "give a shorter path",
+    errno.EACCES: "have it opened to you, or do it as its owner",
+    errno.EPERM: "have it opened to you, or do it as its owner",
+}
+
+
+def _reads(command: Any) -> Any:
+    """Of a command that only looks: a path that cannot be looked at is what it was given, and no bug of ours."""
+
+    @functools.wraps(command)
+    def read(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return command(*args, **kwargs)
+        except OSError as error:
+            remedy = _REFUSED.get(error.errno or 0)
+            if remedy is None or error.filename is None:
+                raise
+            raise DiskError(f"{error.filename} cannot be used: {error.strerror}", remedy) from error
+
+    return read
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -159,6 +185,7 @@ def plan(job: Path, overrides: tuple[str, ...], as_json: bool) -> None:
 @commands.command()
 @click.argument("run_dir", type=click.Path(path_type=Path), required=False)
 @_JSON
+@_reads
 def status(run_dir: Path | None, as_json: bool) -> None:
     """Where a run stands; without RUN_DIR, every run below the current directory."""
     from supervisor.report.status import print_status
@@ -168,6 +195,7 @@ def status(run_dir: Path | None, as_json: bool) -> None:
 
 @commands.command()
 @_RUN_DIR
+@_reads
 def watch(run_dir: Path) -> None:
     """The live view of `status`."""
     from supervisor.report.watch import watch as follow
@@ -178,6 +206,7 @@ def watch(run_dir: Path) -> None:
 @commands.command()
 @_RUN_DIR
 @_JSON
+@_reads
 def why(run_dir: Path, as_json: bool) -> None:
     """Each attempt's cause, its evidence, and what was decided."""
     from supervisor.report.why import print_why
@@ -188,6 +217,7 @@ def why(run_dir: Path, as_json: bool) -> None:
 @commands.command()
 @_RUN_DIR
 @_JSON
+@_reads
 def verify(run_dir: Path, as_json: bool) -> None:
     """Each checkpoint: intact, torn (and why), foreign."""
     from supervisor.engine.commands.inspecting import inspect
@@ -205,6 +235,7 @@ def verify(run_dir: Path, as_json: bool) -> None:
 @click.option("--hf", type=click.Path(path_type=Path), metavar="DIR", help="As a stock Trainer resumes from it.")
 @click.option("--merged", type=click.Path(path_type=Path), metavar="DIR", help="Merged into its base model.")
 @_JSON
+@_reads
 def export(checkpoint: Path, adapter: Path | None, hf: Path | None, merged: Path | None, as_json: bool) -> None:
     """Write CHECKPOINT, or a run's newest one, in other forms."""
     from supervisor.engine.commands.exporting import export as write
@@ -228,6 +259,7 @@ def export(checkpoint: Path, adapter: Path | None, hf: Path | None, merged: Path
 @click.option("--messages-field", help="Its column of chats, if not the run's own.")
 @click.option("--model", help="The base model, where a checkpoint does not name it.")
 @_JSON
+@_reads
 def compare(run_dir: Path, named: tuple[str, ...], data: Path | None, *, as_json: bool, **options: str | None) -> None:
     """The kept checkpoints with their metrics, and how they do on new inputs."""
     from supervisor.engine.commands.comparing import Inputs
@@ -245,6 +277,7 @@ def compare(run_dir: Path, named: tuple[str, ...], data: Path | None, *, as_json
 @commands.command()
 @_RUN_DIR
 @click.option("--wait/--no-wait", default=True, help="Wait until the run has stopped (default).")
+@_reads
 def stop(run_dir: Path, wait: bool) -> None:
     """Ask the run to drain and stay stopped."""
     from supervisor.engine.commands.stopping import stop as ask
