@@ -31,6 +31,16 @@ def check_parallelism(options: Mapping[str, Any], where: Callable[[KeyPath], str
             raise JobError(f"launch.accelerate.{key}: {problem}", _REMEDY, where(("launch", "accelerate", key)))
 
 
+def in_shards(options: Mapping[str, Any]) -> bool:
+    """Whether ranks are to hold pieces of what is trained, as far as the job tells.
+
+    >>> in_shards({"use_fsdp": True, "fsdp_version": 2}), in_shards({"use-fsdp": "false"}), in_shards({})
+    (True, False, False)
+    """
+    asked = options.get("use_fsdp", options.get("use-fsdp"))
+    return bool(asked) and asked != "false"
+
+
 def _problem(key: str, value: Any, options: Mapping[str, Any]) -> str | None:
     if not value or value == "false":
         return None

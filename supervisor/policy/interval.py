@@ -148,12 +148,14 @@ class Interval:
         cost_s: what one costs training [s].
         between_s: training between two losses of memory [s].
         losses: how many of these there were.
+        machines: how many there are each of whose losses loses state.
     """
 
     every_s: float
     cost_s: float
     between_s: float
     losses: int
+    machines: int = 1
 
     @property
     def period(self) -> Seconds:
@@ -167,9 +169,10 @@ class Interval:
         'a commit costs training 0.05 s, and memory is expected to be lost once in 28 h (1 so far)'
         """
         hours = self.between_s / 3600.0
+        of = f" of one of {self.machines} nodes" if self.machines > 1 else ""
         seldom = f"{hours:.0f} h" if hours >= 10 else f"{hours:.1f} h"
         return (
-            f"a commit costs training {self.cost_s:.2g} s, and memory is expected to be lost once in {seldom} "
+            f"a commit costs training {self.cost_s:.2g} s, and memory{of} is expected to be lost once in {seldom} "
             f"({self.losses} so far)"
         )
 
@@ -197,7 +200,7 @@ def interval(seen: Exposure, grace_s: float, machines: int = 1) -> Interval | No
     # The clock starts at a commit's end, while what counts is from the beginning of one to that of the next.
     wanted_s = daly_s(cost_s, between_s) + cost_s - write_s
     every_s = max(SHORTEST_S, write_s, min(wanted_s, longest_s))
-    return Interval(every_s, cost_s, between_s, seen.losses)
+    return Interval(every_s, cost_s, between_s, seen.losses, machines)
 
 
 def expected_s(losses: int, trained_s: float, seldom_s: float = SELDOM_S) -> float:

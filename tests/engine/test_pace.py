@@ -54,6 +54,16 @@ def test_what_the_job_says_holds_and_auto_follows_what_is_measured() -> None:
     assert Pace(Seconds(9.0), 30.0, lambda: seen).told(COMMIT) == {}
 
 
+def test_where_each_node_has_pieces_of_its_own_the_loss_of_any_of_them_counts() -> None:
+    seen, machines = Exposure(write_s=(1.0,), trained_s=36_000.0), [1]
+    pace = Pace(Auto(), 30.0, lambda: seen, lambda: machines[-1])
+    alone = pace.period
+    machines.append(16)
+    assert pace.period == period_of(Auto(), seen, 30.0, 16) == Seconds(98.0)
+    assert alone == Seconds(138.0)
+    assert pace.told(COMMIT)["every_s"] == 98.0
+
+
 def test_the_record_of_a_commit_tells_the_interval_when_it_is_new() -> None:
     seen = Exposure(write_s=(1.0,), trained_s=36_000.0)
     assert Pace(Auto(), 30.0, lambda: seen).told(COMMIT) == {"every_s": 138.0, "cost_s": 0.05, "between_s": 193_137}

@@ -24,6 +24,7 @@ from supervisor.engine.state.resuming import diverged_ones, torn_ones, wanted_by
 from supervisor.engine.state.retention import keep_of
 from supervisor.engine.world import World, attempt_command
 from supervisor.job import Auto, Job, check_program
+from supervisor.job.parallelism import in_shards
 from supervisor.launch.command import Rendezvous
 from supervisor.launch.processes import free_port
 from supervisor.policy.footprint import short_of_room
@@ -187,8 +188,9 @@ def plan(job: Job) -> Plan:
 def _every(job: Job, ledger: Ledger) -> str:
     """When a checkpoint would be made, and where that is found out, why then."""
     asked, grace_s = job.checkpoint.every, job.recovery.grace.s
-    period = period_of(asked, ledger.exposure, grace_s)
-    found = interval_of(asked, ledger.exposure, grace_s)
+    machines = job.launch.nodes if in_shards(job.launch.accelerate) else 1
+    period = period_of(asked, ledger.exposure, grace_s, machines)
+    found = interval_of(asked, ledger.exposure, grace_s, machines)
     why = ", until the first shows what one costs" if found is None else f": {found.words()}"
     return f"{period} (auto{why})" if isinstance(asked, Auto) else str(period)
 

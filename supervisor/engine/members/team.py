@@ -282,6 +282,16 @@ class Team:
         return found
 
     @property
+    def losable(self) -> int:
+        """Machines each of whose losses loses state: all where each has pieces of its own, else one.
+
+        Where all have the same, a node that is lost costs nothing, and only the loss of all of them does.
+        """
+        if self.crew is None or not any(whole.sharded for whole in self.node.memory.wholes()):
+            return 1
+        return self.crew.nodes
+
+    @property
     def world_size(self) -> int:
         """Ranks in all."""
         return len(self.node.memory.ranks) * (1 if self.crew is None else self.crew.nodes)

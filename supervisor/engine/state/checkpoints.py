@@ -73,6 +73,7 @@ class Checkpoints:
     _cramped: bool = False  # the last commit found room only since something went; that is said once
 
     def __post_init__(self) -> None:
+        self.pace.machines = lambda: self.team.losable
         self.best = BestSoFar(self.team, self.committer.retention, self.write)
 
     @property

@@ -13,16 +13,16 @@ from supervisor.policy.interval import Exposure, Interval, interval, worth_telli
 from supervisor.policy.schedule import AUTO_EVERY, Period, Steps
 
 
-def interval_of(every: Every, seen: Exposure, grace_s: float) -> Interval | None:
+def interval_of(every: Every, seen: Exposure, grace_s: float, machines: int = 1) -> Interval | None:
     """What `every: auto` comes to; None where the job says itself how often, or nothing is known yet."""
-    return interval(seen, grace_s) if isinstance(every, Auto) else None
+    return interval(seen, grace_s, machines) if isinstance(every, Auto) else None
 
 
-def period_of(every: Every, seen: Exposure, grace_s: float) -> Period:
-    """When a periodic checkpoint is due, as far as it is known now."""
+def period_of(every: Every, seen: Exposure, grace_s: float, machines: int = 1) -> Period:
+    """When a periodic checkpoint is due, as far as it is known now; arguments of `policy.interval.interval`."""
     if not isinstance(every, Auto):
         return every
-    found = interval(seen, grace_s)
+    found = interval(seen, grace_s, machines)
     return found.period if found is not None else AUTO_EVERY
 
 
@@ -37,12 +37,14 @@ class Pace:
         every: as the job asks.
         grace_s: between word of the end and the end [s].
         exposure: what the journal tells by now.
+        machines: how many there are each of whose losses loses state, by now.
     """
 
     every: Every
     grace_s: float
     exposure: Callable[[], Exposure]
-    _found: tuple[Exposure, Period] | None = None  # the last answer, and to what
+    machines: Callable[[], int] = lambda: 1
+    _found: tuple[Exposure, int, Period] | None = None  # to what the last answer was, and what it was
     _from: Beat | None = None  # as the commit under way found training
     _until: int | None = None  # the step during which it ended
     _slowed_s: float | None = None  # of a commit that the journal does not tell of yet
@@ -50,10 +52,10 @@ class Pace:
     @property
     def period(self) -> Period:
         """When a periodic checkpoint is due; asked many times a second, and another one only after a new record."""
-        seen = self.exposure()
-        if self._found is None or self._found[0] is not seen:
-            self._found = seen, period_of(self.every, seen, self.grace_s)
-        return self._found[1]
+        seen, machines = self.exposure(), self.machines()
+        if self._found is None or self._found[0] is not seen or self._found[1] != machines:
+            self._found = seen, machines, period_of(self.every, seen, self.grace_s, machines)
+        return self._found[2]
 
     @property
     def steps(self) -> int:
@@ -88,7 +90,7 @@ class Pace:
         if self._slowed_s is not None:
             more["slowed_s"], self._slowed_s = round(self._slowed_s, 6), None
         seen = self.exposure().after({"event": "checkpoint_committed", **commit, **more})
-        found = interval_of(self.every, seen, self.grace_s)
+        found = interval_of(self.every, seen, self.grace_s, self.machines())
         if found is not None and worth_telling(found.period.s, seen.told_s):
             more |= {"every_s": found.period.s, "cost_s": round(found.cost_s, 6), "between_s": round(found.between_s)}
         return more
