@@ -94,6 +94,11 @@ class Line:
         """How long nothing was heard of the leader, or since the first pump if nothing ever was [s]."""
         return 0.0 if self._heard_s is None else now_s - self._heard_s
 
+    @property
+    def waiting_bytes(self) -> int:
+        """How much of what was queued has not left."""
+        return 0 if self._stream is None else self._stream.waiting_bytes
+
     def send(self, frame: Frame) -> None:
         """Queue a frame; dropped while the leader is not there.
 

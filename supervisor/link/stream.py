@@ -104,6 +104,11 @@ class Stream:
                 pass
 
     @property
+    def waiting_bytes(self) -> int:
+        """How much is left to write."""
+        return self._outbox.waiting_bytes
+
+    @property
     def waits(self) -> bool:
         """Whether something is left to write."""
         return self._outbox.waiting_bytes > 0

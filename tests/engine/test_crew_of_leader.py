@@ -12,6 +12,7 @@ from harness import until
 
 from supervisor.board.pages import Beat
 from supervisor.engine.members.crew import Crew, NoPart
+from supervisor.engine.members.gathering import Gathering
 from supervisor.engine.members.joining import unlike
 from supervisor.engine.members.messages import PART, PARTED, SEEN, Seen
 from supervisor.engine.members.team import Team
@@ -215,14 +216,24 @@ def test_a_part_that_will_not_come_is_known_at_once(ends: Ends) -> None:
     assert ends.crew.gathering.problem.again
 
 
-def test_parts_too_large_for_the_leaders_memory_are_no_commit_and_not_asked_for_again(ends: Ends) -> None:
-    ends.join(1)
-    ends.join(2)
-    number = gathered(ends)
-    piece = part(number, 1, "rank-1.safetensors", bytes(BODY_LIMIT))
-    for _ in range(257):
-        ends.crew.gathering.take(piece)
-    assert ends.crew.gathering.problem == NoPart("the parts of other nodes are larger than 256 MiB", again=False)
+def test_parts_are_taken_as_long_as_the_leaders_memory_has_room_for_them() -> None:
+    spare, gathering = [600 << 20], Gathering(1, {1, 2}, spare=lambda: spare[-1])
+    pieces = [part(1, rank, f"shard-{rank}.model", bytes([rank]) * BODY_LIMIT) for rank in (1, 2)]
+    for rank in (1, 2):
+        gathering.take(part(1, rank, "told", b"{}"))
+    for number in range(300):
+        gathering.take(pieces[number % 2])
+    assert gathering.problem is None
+    for share in gathering.shares():
+        (file,) = share.files
+        assert file.size == 150 * BODY_LIMIT
+        assert sum(bytes(piece).count(share.rank) for piece in file.pieces()) == file.size
+
+    spare.append(100 << 20)
+    for _ in range(213):
+        gathering.take(pieces[0])
+    words = "are more than this node's memory has room for: 512 MiB have come, and 100 MiB are left"
+    assert gathering.problem == NoPart(f"the parts of other nodes {words}", again=False)
 
 
 def test_members_go_on_hearing_from_a_leader_that_does_something_long(ends: Ends) -> None:

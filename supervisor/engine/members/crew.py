@@ -149,6 +149,7 @@ class Crew:
             case kind if kind == PART:
                 if self._gathering is not None and frame.fields["number"] == self._gathering.number:
                     self._gathering.take(frame)
+                    return self._gathering.problem is not None  # there may be thousands, and the last word is PARTED
             case kind if kind == PARTED:
                 self._parted(node, frame.fields)
         return True

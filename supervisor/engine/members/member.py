@@ -11,19 +11,17 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from supervisor.checkpoint.parts import Part
 from supervisor.engine.disk import attended
-from supervisor.engine.members.gathering import TOLD
-from supervisor.engine.members.messages import PART, PARTED, SEEN, WANTED, Seen, Wanted, Warned
+from supervisor.engine.members.messages import PARTED, SEEN, WANTED, Seen, Wanted, Warned
+from supervisor.engine.members.parting import Parting
 from supervisor.engine.members.team import JOIN_S
 from supervisor.engine.ranks.node import Granted, Node, Testimony, first_orders
-from supervisor.engine.state.assembly import TornSnapshotError, share_of, sources_of
-from supervisor.engine.state.memory import Memory, Whole
+from supervisor.engine.state.assembly import TornSnapshotError
 from supervisor.errors import ExitCode, MachineError, SupervisorError
 from supervisor.link.events import Event, Heard, Joined, Lost, Refused
 from supervisor.link.hub import PATIENCE_S, PUMP_S
 from supervisor.link.line import Line
-from supervisor.link.wire import BODY_LIMIT, Frame
+from supervisor.link.wire import Frame
 from supervisor.policy.lifecycle import Gang, Wish
 from supervisor.watch.ready import ready
 
@@ -33,8 +31,6 @@ TELL_S = 1.0
 BUSY_S = 0.02
 #: A leader that refuses this node for so long means it [s].
 REFUSED_S = 10.0
-#: So much of a part leaves before more is read [bytes].
-FLUSH_BYTES = 4 << 20
 
 
 @dataclass(slots=True)
@@ -73,6 +69,7 @@ class Member:
     _answered: tuple[int, int] = (0, 0)  # epoch of the leader that asked for a part last, and its number
     _refused: tuple[float, str] | None = None
     _parting: ExitCode | None = None
+    _parting_with: Parting | None = None  # of a checkpoint, on its way to the leader
     _accepted: bool = False
     _tidied: bool = False
     _trouble: str | None = None
@@ -123,8 +120,9 @@ class Member:
     def _take(self, event: Event, now_s: float) -> None:
         match event:
             case Joined():
-                # It knows nothing of us yet; whether it wants us, it says next.
+                # It knows nothing of us yet; whether it wants us, it says next. What was on its way is lost.
                 self._told, self._accepted = None, False
+                self._let_go()
             case Refused(reason, _):
                 self._refused = self._refused or (now_s, reason)
                 self._refused = (self._refused[0], reason)
@@ -144,6 +142,7 @@ class Member:
                 pass  # a leader of a later release may say more
 
     def _leave_run(self) -> None:
+        self._let_go()
         if self.node is not None:
             self.node.end()
             self.node.close()
@@ -238,6 +237,9 @@ class Member:
     # -- this node's part of a checkpoint
 
     def _part(self, node: Node, wanted: Wanted) -> None:
+        if self._parting_with is not None:
+            self._send_on(wanted)
+            return
         if wanted.part is None or (wanted.epoch, wanted.part[0]) == self._answered:
             return
         number, identity = wanted.part
@@ -252,33 +254,35 @@ class Member:
                 self._parted(number, "it is not on this node's board any more", again=True)
             return  # else its step has not settled here yet
         try:
-            self._send(node, whole, number)
-        except (OSError, TornSnapshotError) as error:
-            self._parted(number, str(error), again=isinstance(error, TornSnapshotError))
-        finally:
-            node.memory.release()
+            self._parting_with = Parting.begin(number, node.memory, whole, node.order.first_rank, self.line)
+        except TornSnapshotError as error:
+            self._parted(number, str(error), again=True)
+            return
+        self._send_on(wanted)
 
-    def _send(self, node: Node, whole: Whole, number: int) -> None:
-        assert node.order is not None
-        memory: Memory = node.memory
-        if not memory.hold(whole):
-            raise TornSnapshotError("it was overwritten before it could be held", "the next is taken")
-        unsent = 0
-        for source in sources_of(memory, whole, node.order.first_rank):
-            told, files = share_of(source)
-            for name, pieces in [(TOLD, iter((told,))), *((name, _pieces(part)) for name, part in files.items())]:
-                for piece in pieces:
-                    self.line.send(Frame(PART, {"number": number, "rank": source.rank, "name": name}, bytes(piece)))
-                    unsent += len(piece)
-                    if unsent > FLUSH_BYTES:
-                        self.line.flush(PATIENCE_S)
-                        unsent = 0
-        if not memory.unchanged(whole):
-            raise TornSnapshotError("it was overwritten while it was read", "the next is taken")
-        self._parted(number, None, again=False)
+    def _send_on(self, wanted: Wanted) -> None:
+        """Send more of what is on its way, as long as it is wanted."""
+        part = self._parting_with
+        assert part is not None
+        if not self.line.joined:
+            self._answered = wanted.epoch, part.number  # over another connection it is asked for anew
+        if not self.line.joined or wanted.part is None or wanted.part[0] != part.number:
+            self._let_go()
+            return
+        try:
+            if part.go_on():
+                self._parted(part.number, None, again=False)
+        except (OSError, TornSnapshotError) as error:
+            self._parted(part.number, str(error), again=isinstance(error, TornSnapshotError))
+
+    def _let_go(self) -> None:
+        if self._parting_with is not None:
+            self._parting_with.close()
+            self._parting_with = None
 
     def _parted(self, number: int, problem: str | None, *, again: bool) -> None:
         assert self.wanted is not None
+        self._let_go()
         self._answered = self.wanted.epoch, number
         self.line.send(Frame(PARTED, {"number": number, "problem": problem, "again": again}))
 
@@ -332,12 +336,3 @@ class Member:
             answered=answered,
             accounts=accounts,
         )
-
-
-def _pieces(part: Part) -> list[bytes]:
-    """Pieces that fit a frame."""
-    found = []
-    for piece in part.pieces():
-        view = memoryview(piece).cast("B")
-        found += [bytes(view[at : at + BODY_LIMIT]) for at in range(0, len(view), BODY_LIMIT)]
-    return found

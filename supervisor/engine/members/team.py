@@ -265,6 +265,11 @@ class Team:
         if self.crew is not None:
             self.crew.gather(identity)
 
+    @property
+    def gathered_bytes(self) -> int:
+        """What has come of the parts that were asked for."""
+        return 0 if self.crew is None or self.crew.gathering is None else self.crew.gathering.came_bytes
+
     def give_up_gathering(self) -> None:
         """What was asked for is not waited for any more."""
         if self.crew is not None:

@@ -23,7 +23,7 @@ from supervisor.policy.schedule import commit_due
 AHEAD_S = 0.5
 #: A step that was named and has not come when so many later ones have is not coming: another is named.
 MISSED_STEPS = 2
-#: How long the parts of other nodes may take [s]; a node that is silent is lost before that.
+#: How long nothing may come of the parts of other nodes [s]; a node that is silent is lost before that.
 GATHER_S = 10.0
 #: A failed periodic commit is tried again after this long at the earliest [s].
 RETRY_S = 30.0
@@ -67,6 +67,7 @@ class Checkpoints:
     write_s: float = 0.0
     best: BestSoFar = field(init=False)
     _order: Order | None = None  # waits for the parts of other nodes
+    _came: tuple[int, float] = (0, 0.0)  # bytes of these, and when that was first so
     _aim: int = 0  # the step to come that all nodes are to spare
     _since_s: float | None = None
     _not_before_s: float = 0.0
@@ -143,6 +144,7 @@ class Checkpoints:
             world_size=self.team.world_size,
             lost=self.team.lost_ranks,
         )
+        self._came = 0, now_s
         self.team.gather(whole.identity)
         self.look(now_s)
 
@@ -159,7 +161,9 @@ class Checkpoints:
         if order is None:
             return
         shares = self.team.shares()
-        if shares is None and now_s - self.began_s <= GATHER_S:
+        if self.team.gathered_bytes != self._came[0]:
+            self._came = self.team.gathered_bytes, now_s
+        if shares is None and now_s - self._came[1] <= GATHER_S:
             return
         self._order = None
         if isinstance(shares, tuple):
@@ -172,7 +176,7 @@ class Checkpoints:
         if shares is not None and shares.again:
             self.under_way, self._aim = False, 0  # it was overwritten meanwhile, or its node is gone: another is chosen
             return
-        reason = shares.reason if shares is not None else f"not all nodes sent their parts within {GATHER_S:.0f} s"
+        reason = shares.reason if shares is not None else f"nothing came of other nodes' parts for {GATHER_S:.0f} s"
         self.take(Answer(order, None, reason), now_s, alive=self.team.gang is Gang.ALIVE)
 
     def _chosen(self, reason: str) -> Whole | None:
@@ -233,6 +237,8 @@ class Checkpoints:
         self.newest = max(self.newest, order.step)
         self.best.committed(self.newest)
         self.secured_s, self.write_s = self.began_s, answer.committed.write_s
+        if order.others:
+            self.write_s = max(self.write_s, now_s - self.began_s)  # their way here is a part of it
         if order.reason in ("final", "best"):
             self.trained = answer.final_problem is None
             self.failed = not self.trained
