@@ -14,8 +14,10 @@ from pathlib import Path
 from supervisor.checkpoint.files import identity
 from supervisor.checkpoint.manifest import Manifest
 from supervisor.checkpoint.names import step_of
+from supervisor.checkpoint.reading import reading
 from supervisor.checkpoint.refusals import naming
 from supervisor.checkpoint.verify import Intact, Verdict, read_manifest, verify
+from supervisor.errors import DiskError
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +71,18 @@ def survey(checkpoints: Path, run_id: str | None, known: Iterable[Path] = ()) ->
     Raises:
         StorageError: the directory could not be listed.
     """
-    found = [Found(path, step, verify(path, run_id)) for path, step in _candidates(checkpoints, known)]
+    verdicts = ((path, step, _verified(path, run_id)) for path, step in _candidates(checkpoints, known))
+    found = [Found(path, step, verdict) for path, step, verdict in verdicts if verdict is not None]
     return sorted(found, key=lambda each: each.age, reverse=True)
+
+
+def _verified(path: Path, run_id: str | None) -> Verdict | None:
+    """What a checkpoint is, which stays until that is known; None for one that has just been deleted."""
+    try:
+        with reading(path):
+            return verify(path, run_id)
+    except DiskError:  # it cannot be marked, and why not its verdict tells
+        return None if _gone(path) else verify(path, run_id)
 
 
 def newest_intact(

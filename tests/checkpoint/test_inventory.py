@@ -1,6 +1,7 @@
 """The newest is the highest (lineage, step) that verifies, whatever else lies about."""
 
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from supervisor.checkpoint import inventory
 from supervisor.checkpoint.inventory import newest_intact, promising, survey
 from supervisor.checkpoint.manifest import Health, Manifest
 from supervisor.checkpoint.refusals import StorageError
+from supervisor.checkpoint.retain import Deleted, InUse, delete
 from supervisor.checkpoint.verify import Foreign, Intact, Torn, Unreadable, verify
 
 
@@ -145,3 +147,18 @@ def test_how_training_was_is_under_the_seal(run: Path) -> None:
     text = (made.path / "manifest.json").read_text()
     (made.path / "manifest.json").write_text(text.replace('"diverged": true', '"diverged": false'))
     assert verify(made.path, RUN) == Torn("manifest.json: content changed")
+
+
+def test_what_is_being_looked_at_is_not_deleted_and_what_has_just_been_is_not_torn(tmp_path: Path) -> None:
+    read, next_one = commit_step(tmp_path, 10).path, commit_step(tmp_path, 20).path
+    left, outcomes = [next_one, read], list[object]()
+
+    def delete_meanwhile(event: str, arguments: tuple[object, ...]) -> None:
+        if event == "open" and arguments[0] == "optimizer.safetensors":
+            while left:
+                outcomes.append(delete(left.pop()))
+
+    sys.addaudithook(delete_meanwhile)  # it stays for good, and has nothing left to do
+    (found,) = survey(tmp_path, RUN)
+    assert outcomes == [InUse(read), Deleted(next_one)]
+    assert isinstance(found.verdict, Intact)
