@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -107,17 +108,31 @@ def test_the_first_of_each_hour_stays_by_the_time_that_the_journal_tells(tmp_pat
     assert disk.steps() == [1, 5, 8, 9]  # committed at 0, 4000 and 7000 s
 
 
-def test_who_reads_and_who_copies_is_waited_for(tmp_path: Path) -> None:
+def test_who_reads_is_waited_for(tmp_path: Path) -> None:
     disk = Disk(tmp_path, Keep(last=2))
-    ours, theirs = disk.commit(1), disk.commit(2)
-    disk.retention.busy = lambda: {theirs: "it is on its way to the mirror"}
-    with reading(ours):
-        for step in (3, 4, 5):
+    with reading(disk.commit(1)):
+        for step in (2, 3, 4):
             disk.commit(step)
-        assert disk.steps() == [1, 2, 4, 5]
-    disk.retention.busy = dict
-    disk.commit(6)
-    assert disk.steps() == [5, 6]
+        assert disk.steps() == [1, 3, 4]
+    disk.commit(5)
+    assert disk.steps() == [4, 5]
+
+
+def test_the_newest_tells_which_of_those_elsewhere_are_the_best(tmp_path: Path) -> None:
+    disk = Disk(tmp_path, Keep(last=2, best=Best("eval_loss")))
+    for step, loss in LOSSES.items():
+        disk.commit(step, loss)
+    there = [(0, step) for step in LOSSES]
+    assert disk.retention.best_among(there) == [], "all that matters is here"
+    for step in (20, 30):
+        shutil.rmtree(disk.run_dir / "checkpoints" / f"checkpoint-{step}")
+    disk.again()
+    assert disk.retention.best_among(there) == [(0, 20)]
+    assert disk.retention.best_among([(0, 10)]) == [], "what is here is better"
+    disk.retention.keep = Keep(last=2, best=Best("eval_loss", count=3))
+    assert disk.retention.best_among(there) == [(0, 20), (0, 30)]
+    disk.retention.keep = Keep(last=2)
+    assert disk.retention.best_among(there) == []
 
 
 def test_room_is_made_down_to_two_but_not_at_the_cost_of_what_is_kept_for_ever(tmp_path: Path) -> None:

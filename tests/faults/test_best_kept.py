@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
-from harness import Run
+from harness import Run, until
 
 JOB = {
     "launch": {"processes_per_node": 1},
@@ -33,3 +34,25 @@ def test_a_metric_that_nobody_measures_is_named_once_with_those_that_are(tmp_pat
     (incident,) = run.journal("incident")
     detail = "checkpoint.keep_best.metric: the program does not tell eval_f1; what is measured: eval_loss"
     assert incident.fields["detail"] == detail
+
+
+def test_a_machine_that_has_only_the_mirror_knows_what_was_best_and_keeps_it(tmp_path: Path) -> None:
+    checkpoint = {**JOB["checkpoint"], "keep_best": {"metric": "eval_loss", "mode": "max"}}
+    checkpoint["mirror"] = f"file://{tmp_path / 'mirror'}"
+    run = Run(tmp_path / "run", args=ARGS, job={**JOB, "name": "demo", "checkpoint": checkpoint})
+    run.place("step-13")
+    run.start().wait_at("step-13", ranks=1)
+    until(lambda: {3, 10} <= {r.count("step") for r in run.journal("mirrored")}, "steps 3 and 10 in the mirror")
+    run.kill_tree()
+    shutil.rmtree(run.board(), ignore_errors=True)
+    shutil.rmtree(run.run_dir)
+    run.let_go("step-13")
+
+    assert run.run() == 0, run.said()
+    assert [(r.count("step"), r.fields["source"]) for r in run.journal("training_started")] == [
+        (0, "fresh"),
+        (10, "mirror"),
+    ]
+    assert [r.count("step") for r in run.journal("checkpoint_committed") if r.fields["reason"] == "best"] == [3]
+    kept = {p.name for p in (run.run_dir / "checkpoints").iterdir()}
+    assert kept == {"checkpoint-3", "checkpoint-15", "checkpoint-18"}

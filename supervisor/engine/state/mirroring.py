@@ -163,6 +163,11 @@ class Mirroring:
         """The newest checkpoint in the mirror, if it is newer than what there is here; None if it is not."""
         return newer(self._there, than, self._behind, self._passed_over, take_diverged=take_diverged)
 
+    def older(self, than: At) -> list[At]:
+        """Those in the mirror that are older than this one, and count."""
+        there = [at for at, diverged in self._there.items() if not diverged and at not in self._passed_over]
+        return [at for at in there if at < than and counts(self._behind, *at)]
+
     def failed(self) -> Refuse | None:
         """Why nothing that it has can be gone on from; None where it has nothing, or nothing was asked for."""
         if not self._passed_over:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,7 @@ class Origin:
         outcome = self.attend(lambda: self.mirror.fetch(at))
         if outcome["what"] == "fetched":
             self._fetched = at
+            self._fetch_best(at)
             self.look_at_disk(ledger)
         elif outcome["what"] == "rejected":
             self.write("checkpoint_rejected", path=f"mirror: {at[0]}-{at[1]}", step=at[1], reason=outcome["reason"])
@@ -170,6 +172,17 @@ class Origin:
             detail = f"mirror: step {at[1]} could not be fetched: {outcome['reason']}"
             self.write("incident", cause=Cause.STORAGE.value, detail=detail, decision="the next older state is tried")
         return True
+
+    def _fetch_best(self, newest: At) -> None:
+        """Bring what was measured best, too: else what is measured next would be taken for better, and kept."""
+        retention = self.checkpoints.committer.retention
+        for at in self.attend(lambda: retention.best_among(self.mirror.older(newest))):
+            outcome = self.attend(partial(self.mirror.fetch, at))
+            if outcome["what"] != "fetched":
+                detail = f"mirror: step {at[1]}, measured best, could not be fetched: {outcome['reason']}"
+                decision = "what is measured from now on is kept"
+                self.write("incident", cause=Cause.STORAGE.value, detail=detail, decision=decision)
+        self.attend(retention.open)
 
     def _secure_final(self, start: Start) -> None:
         """Training had ended before: its end counts as secured once the final adapter is there, too."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -23,8 +23,10 @@ from supervisor.checkpoint.retain import (
     to_delete,
 )
 from supervisor.checkpoint.verify import Intact, read_manifest
+from supervisor.errors import DiskError
 from supervisor.job import Job
 from supervisor.journal import read_run
+from supervisor.policy.mirror import At
 
 
 def keep_of(job: Job) -> Keep:
@@ -114,14 +116,12 @@ class Retention:
         run_dir: of the run.
         run_id: of the run.
         keep: what it keeps.
-        busy: asks which checkpoints are to stay for other reasons (on their way to a mirror), and what these are.
         worst_of_best: the value that an evaluation has to beat to be among the best that are kept; None while any is.
     """
 
     run_dir: Path
     run_id: str
     keep: Keep
-    busy: Callable[[], Mapping[Path, str]] = dict
     worst_of_best: float | None = None
     _stock: Stock | None = None
 
@@ -158,10 +158,34 @@ class Retention:
         """
         return any(isinstance(o, Deleted) for o in self._delete(replace(self.keep, last=LEAST_KEPT)))
 
+    def best_among(self, there: Iterable[At]) -> list[At]:
+        """Of checkpoints that are elsewhere, those that would be kept here for what was measured of them.
+
+        The newest one here tells of all of them: its log history is that of the whole run. Never raises.
+        """
+        best = self.keep.best
+        if best is None:
+            return []
+        try:
+            here = self._look()
+        except (OSError, DiskError):
+            return []  # what cannot be read now is no reason to wait for more
+        if self._stock is None or not here:
+            return []
+        at_home = {(one.lineage, one.step) for one in here}
+        told = self._stock.told_of(max(here, key=lambda one: one.age).path)
+        others = [
+            Standing(*at, Path(), measured=measured(told, best.metric, step=at[1], after=self._stock.before(*at)))
+            for at in there
+            if at not in at_home
+        ]
+        kept = [(one.lineage, one.step) for one in best_of([*here, *others], best)]
+        return [at for at in kept if at not in at_home]
+
     def _delete(self, keep: Keep) -> list[Deleted | InUse | NotDeleted]:
         standing = self._look()
         self._note_best(standing)
-        return [delete(path) for path in to_delete(standing, keep, self.busy())]
+        return [delete(path) for path in to_delete(standing, keep)]
 
     def _look(self) -> list[Standing]:
         if self._stock is None:
