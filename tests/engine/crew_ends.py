@@ -188,3 +188,8 @@ class NoWorkers:
 
     def close(self) -> None:
         self.gang, self.present = Gang.NONE, False
+
+    def leave(self, *, keep: bool) -> None:
+        self.end()
+        self.close()
+        self.memory.close(remove=not keep)

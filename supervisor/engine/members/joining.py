@@ -161,9 +161,7 @@ def join(
         line.flush(1.0)
         line.close()
         if member.node is not None:
-            member.node.end()
-            member.node.starter.close()
-            member.node.memory.close(remove=not keep)
+            member.node.leave(keep=keep)
         gpus.close()
     return code
 

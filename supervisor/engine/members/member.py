@@ -144,10 +144,7 @@ class Member:
     def _leave_run(self) -> None:
         self._let_go()
         if self.node is not None:
-            self.node.end()
-            self.node.close()
-            self.node.starter.close()
-            self.node.memory.close(remove=True)
+            self.node.leave(keep=False)
             self.node, self._unbegun = None, None
 
     def _attend(self, work: Callable[[], Granted]) -> Granted:

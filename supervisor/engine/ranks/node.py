@@ -220,6 +220,17 @@ class Node:
             self.starter.logbook.finish(self.order.number)
         self._workers, self.gang = None, Gang.NONE
 
+    def leave(self, *, keep: bool) -> None:
+        """Have no more to do with the run.
+
+        Args:
+            keep: whether what memory holds is to stay.
+        """
+        self.end()
+        self.close()
+        self.starter.close()
+        self.memory.close(remove=not keep)
+
 
 def _use_of(gpus: Sequence[str]) -> Sequence[int | None]:
     if not gpus:
