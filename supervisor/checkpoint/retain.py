@@ -9,7 +9,7 @@ Rule 4: what somebody reads stays until it has been read.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,15 +91,12 @@ class Standing:
         return self.lineage, self.step, str(self.path)
 
 
-def why_kept(
-    standing: Sequence[Standing], keep: Keep, protected: Mapping[Path, str] | None = None
-) -> dict[Path, tuple[str, ...]]:
+def why_kept(standing: Sequence[Standing], keep: Keep) -> dict[Path, tuple[str, ...]]:
     """Why each checkpoint stays, oldest first; none at all means that it may go.
 
     Args:
         standing: every intact checkpoint, in any order.
         keep: what the run keeps.
-        protected: checkpoints that stay whatever their age, and why.
 
     >>> ten_to_forty = [Standing(0, step, Path(str(step))) for step in (10, 20, 30, 40)]
     >>> for path, reasons in why_kept(ten_to_forty, Keep(last=2, every=Steps(20))).items():
@@ -126,19 +123,16 @@ def why_kept(
     if keep.best is not None:
         for place, one in enumerate(best_of(oldest_first, keep.best)):
             reasons[one.path].append(f"{'the best' if place == 0 else f'number {place + 1}'} by {keep.best.metric}")
-    for path, reason in (protected or {}).items():
-        if path in reasons:
-            reasons[path].append(reason)
     return {path: tuple(said) for path, said in reasons.items()}
 
 
-def to_delete(standing: Sequence[Standing], keep: Keep, protected: Mapping[Path, str] | None = None) -> list[Path]:
+def to_delete(standing: Sequence[Standing], keep: Keep) -> list[Path]:
     """Choose the checkpoints that are no longer needed, oldest first; arguments of `why_kept`.
 
     >>> to_delete([Standing(0, step, Path(str(step))) for step in (10, 20, 30, 40)], Keep(last=2))
     [PosixPath('10'), PosixPath('20')]
     """
-    return [path for path, reasons in why_kept(standing, keep, protected).items() if not reasons]
+    return [path for path, reasons in why_kept(standing, keep).items() if not reasons]
 
 
 def best_of(standing: Sequence[Standing], best: Best) -> list[Standing]:

@@ -41,20 +41,16 @@ checkpoints = st.dictionaries(st.integers(0, 300), details, max_size=20).map(
 bests = st.builds(Best, st.just("eval_loss"), st.sampled_from(["min", "max"]), st.integers(1, 4))
 everys = st.none() | st.builds(Steps, st.integers(1, 100)) | st.builds(Seconds, st.floats(10, 1e5))
 keeps = st.builds(Keep, last=st.integers(2, 6), every=everys, best=st.none() | bests)
-readers = st.dictionaries(st.integers(0, 300).map(lambda step: Path(str(step))), st.just("it is read"), max_size=5)
 
 
 def newest_last(standing: list[Standing]) -> list[Standing]:
     return sorted(standing, key=lambda one: (one.lineage, one.step))
 
 
-@given(checkpoints, keeps, readers)
-def test_the_newest_the_protected_the_milestones_and_the_best_stay(
-    standing: list[Standing], keep: Keep, protected: dict[Path, str]
-) -> None:
-    gone = to_delete(standing, keep, protected)
+@given(checkpoints, keeps)
+def test_the_newest_the_milestones_and_the_best_stay(standing: list[Standing], keep: Keep) -> None:
+    gone = to_delete(standing, keep)
     assert not {one.path for one in newest_last(standing)[-keep.last :]} & set(gone)
-    assert not protected.keys() & set(gone)
     if isinstance(keep.every, Steps):
         assert {one.path for one in standing if one.step and one.step % keep.every.n == 0}.isdisjoint(gone)
     if keep.best is not None:
@@ -115,9 +111,9 @@ def test_each_one_that_stays_says_why() -> None:
     standing = [replace(one, diverged=one.step > 30) for one in at(10, 20, 30, 40, 50)]
     standing[0] = replace(standing[0], measured=Measured(0.1, 10))
     keep = Keep(last=2, best=Best("eval_loss", count=2))
-    assert why_kept(standing, keep, {Path("20"): "it is on its way to the mirror"}) == {
+    assert why_kept(standing, keep) == {
         Path("10"): ("the best by eval_loss",),
-        Path("20"): ("from before training went wrong", "it is on its way to the mirror"),
+        Path("20"): ("from before training went wrong",),
         Path("30"): ("from before training went wrong",),
         Path("40"): ("one of the last 2",),
         Path("50"): ("the newest",),
