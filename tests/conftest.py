@@ -1,10 +1,12 @@
-"""The rooms whose tests take minutes come first: what takes milliseconds then fills the gaps at the end."""
+"""What all rooms use. Those whose tests take minutes come first: what takes milliseconds fills the gaps at the end."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from disks import Ext4
 
 _FIRST = ("slurm", "faults")
 
@@ -15,3 +17,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def _place(path: Path) -> int:
     return _FIRST.index(path.parent.name) if path.parent.name in _FIRST else len(_FIRST)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Ext4]:
+    """An ext4 of the test's own."""
+    made = Ext4(tmp_path / "disk")
+    yield made
+    made.thaw()
+    while made.place.is_mount():
+        made.go()

@@ -1,6 +1,6 @@
-"""A file system of one's own that errs as local ones do: ext4 in a file, which an error makes read-only at once.
+"""A file system of one's own that errs as local ones do: ext4 in a file, which hangs, or is read-only from now on.
 
-Files that are open for writing do not hinder that, unlike a remount, which the kernel refuses then.
+Files that are open for writing do not hinder the latter, unlike a remount, which the kernel refuses then.
 """
 
 from __future__ import annotations
@@ -40,6 +40,14 @@ class Ext4:
             trigger.write_text("asked for by a test")
         except OSError as error:
             pytest.skip(f"an ext4 cannot be made to err here: {error}")
+
+    def freeze(self) -> None:
+        """Whatever writes waits from now on, uninterruptibly."""
+        subprocess.run(["fsfreeze", "--freeze", str(self.place)], check=True)
+
+    def thaw(self) -> None:
+        """It goes on, if it was frozen."""
+        subprocess.run(["fsfreeze", "--unfreeze", str(self.place)], check=False, capture_output=True)
 
     def go(self) -> None:
         """Nothing is seen in its place any more; who has a file of it open has that of the old one."""

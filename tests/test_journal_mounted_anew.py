@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 from disks import Ext4
 
 from supervisor.errors import DiskError
 from supervisor.journal import JOURNAL, Journal, read
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Ext4]:
-    made = Ext4(tmp_path / "disk")
-    yield made
-    while made.place.is_mount():
-        made.go()
 
 
 def test_what_a_read_only_disk_refused_is_written_when_it_is_mounted_anew_and_to_no_other_journal(disk: Ext4) -> None:

@@ -3,23 +3,13 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from disks import Ext4
 from harness import Run, until
 from undisturbed import ALONE, assert_nothing_repeated, assert_same
 
 JOB = {"launch": {"processes_per_node": 1}, "checkpoint": {"every": "1 step", "snapshot": "1 step"}}
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Ext4]:
-    made = Ext4(tmp_path / "disk")
-    yield made
-    while made.place.is_mount():
-        made.go()
 
 
 REFUSED = "read-only file system; have the file system mounted writable again"
