@@ -30,6 +30,7 @@ from supervisor.engine.opening import (
     check_terms,
     history,
     is_done,
+    max_steps,
 )
 from supervisor.engine.ranks.predecessor import end_supervisor, end_workers
 from supervisor.engine.state.beginning import begin_run
@@ -123,6 +124,8 @@ def _owned(job: Job, terms: Terms, world: World, stand: Stand, lease: Lease, *, 
         return ExitCode.FINISHED
     mirror.without(safe=terms.fresh or _is_here(before))
     _check_processes(before, terms, world)
+    if before.finished and not terms.fresh:
+        world.tell("continued", {"step": before.trained_step, "max_steps": max_steps(job)})
     opened = begin_run(
         job, journal, before, terms, world_size=world.world_size, lease=lease, wait=wait, tell=world.tell
     )

@@ -19,6 +19,8 @@ from supervisor.policy.ledger import Ledger, fold
 
 #: Less than this and not even a journal has room.
 FLOOR_BYTES = 4 << 20
+#: What takes a change; a worker that finds one asks for it by this name.
+ACCEPT = "--accept-changes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,11 +112,17 @@ def check_terms(job: Job, ledger: Ledger, terms: Terms) -> None:
             f"the job file changes the mathematics of the run in {job.run_dir}: {changes}",
             "take the change back, choose another `run_dir`, or start with --accept-changes",
         )
-    if ledger.gave_up is not None and not terms.forgive:
+    if ledger.gave_up is not None and not forgives(terms, ledger):
+        asked = ACCEPT in ledger.gave_up
         raise GaveUpError(
             f"this run gave up: {ledger.gave_up}",
-            "mend the cause, then start it again with `supervisor run --forgive`",
+            f"mend the cause, then start it again with `supervisor run JOB {ACCEPT if asked else '--forgive'}`",
         )
+
+
+def forgives(terms: Terms, ledger: Ledger) -> bool:
+    """Whether a run that gave up may go on: it is forgiven, or what it gave up for is accepted."""
+    return terms.forgive or (terms.accept_changes and ACCEPT in (ledger.gave_up or ""))
 
 
 def _check_for_strays(run_dir: Path) -> None:
@@ -165,7 +173,8 @@ def open_run(job: Job, journal: Journal, ledger: Ledger, terms: Terms) -> Opened
         run_id=run_id,
         name=job.name,
         mathematics=mathematics(job),
-        **{flag: True for flag in ("fresh", "forgive", "accept_changes") if getattr(terms, flag)},
+        **{flag: True for flag in ("fresh", "accept_changes") if getattr(terms, flag)},
+        **({"forgive": True} if forgives(terms, ledger) else {}),
         **({"continued": True} if ledger.finished else {}),
     )
     write_whole(job.run_dir / "job.yaml", resolved_yaml(job))

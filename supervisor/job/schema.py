@@ -126,6 +126,15 @@ class _Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        made = handler(core)
+        properties = handler.resolve_ref_schema(made)["properties"]
+        for name, field in cls.model_fields.items():
+            if isinstance(field.default, Auto | Off | Seconds | Steps):
+                properties[name]["default"] = str(field.default)  # as it is written in the file
+        return made
+
 
 class Launch(_Section):
     """How `accelerate launch` starts the program."""

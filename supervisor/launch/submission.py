@@ -182,7 +182,9 @@ def send(path: Path, environment: Mapping[str, str]) -> Receipt:
     job_id, _, cluster = done.stdout.strip().partition(";")
     if done.returncode != 0 or not job_id.isdigit():
         said = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()[-1]
-        raise MachineError(f"SLURM refuses the job ({said})", "change the section `slurm` of the job file")
+        unset = "configuration source" in said  # slurm, src/common/read_config.c
+        remedy = "submit on a login node of a SLURM cluster" if unset else "change the section `slurm` of the job file"
+        raise MachineError(f"SLURM refuses the job ({said})", remedy)
     return Receipt(job_id, cluster or None)
 
 

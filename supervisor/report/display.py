@@ -17,8 +17,10 @@ from supervisor.report.watch import QUIET_LINE_S, event_line
 
 Tell = Callable[[str, Mapping[str, Any]], None]
 
-#: What a node that does not lead says; the journal is the leader's.
-_OF_MEMBERS = {
+#: What is in no journal; of a node that does not lead nothing is.
+_UNWRITTEN = {
+    "continued": "it had finished at step {step}, and more are asked for: a learning rate that depends on their number "
+    "goes on as if {max_steps} had been meant from the beginning",
     "leader_awaited": "waiting for the leader: {trouble}",
     "joined": "the leader is there",
     "leader_lost": "the leader is out of reach: {reason}",
@@ -48,8 +50,8 @@ def _said(word: str, facts: Mapping[str, Any], run_dir: Path) -> str | None:
         return f"{run_dir} was stopped by its user in job {facts.get('job')}; a new submission goes on with it"
     if word == "unsaved":
         return str(facts.get("detail"))
-    if word in _OF_MEMBERS:
-        return _OF_MEMBERS[word].format(**facts)
+    if word in _UNWRITTEN:
+        return _UNWRITTEN[word].format(**facts)
     if word not in EVENTS:
         return None
     fields = {k: v for k, v in facts.items() if k not in ("event", "attempt")}

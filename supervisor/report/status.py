@@ -84,8 +84,8 @@ def summary(history: RunHistory, run_dir: Path, now: float, live: Live, queued: 
     step = step_of(history, live)
     max_steps = (word.max_steps if word else None) or history.max_steps
     rate = word.steps_per_s if word is not None and state == "running" else None
-    trained = next((a for a in reversed(history.counted) if a.training is not None), None)
-    resumed = trained if trained is not None and trained.source != "fresh" else None
+    newest = history.counted[-1] if history.counted else None
+    resumed = newest if newest is not None and newest.training is not None and newest.source != "fresh" else None
     commit = history.last_commit
     goodput = history_goodput(history, now, step=step, until=_until(history, now, live))
     return {

@@ -46,6 +46,7 @@ def test_a_finished_run_goes_on_only_as_it_is_asked_to(tmp_path: Path) -> None:
     assert told in run.said()
 
     assert run.run("--set", "args.max_steps=6", "--set", "checkpoint.keep_last=2") == 0, run.said()
+    assert "it had finished at step 4, and more are asked for" in run.said()
     assert [line["step"] for line in run.trace()] == [1, 2, 3, 4, 5, 6]
     assert run.journal("training_started")[-1].fields == {"step": 4, "source": "checkpoint", "max_steps": 6}
 

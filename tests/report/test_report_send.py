@@ -48,7 +48,7 @@ def test_those_who_answer_are_told_while_others_never_end() -> None:
         until(lambda: people.messages and people.pings, "message and ping", 30)
         sending.look()
         assert not sending.over
-        assert silent.open_ends()
+        until(silent.open_ends, "talk with the one who says nothing")
         assert finished(sending) == {"u1", "p0"}
         assert people.messages[0]["message"] == "a\n<b> & *c*"
         assert people.pings == ["/ping"]

@@ -24,6 +24,7 @@ CAUGHT = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
 @pytest.fixture
 def inbox() -> Iterator[Inbox]:
     before = {signum: signal.getsignal(signum) for signum in CAUGHT}
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup has it ignored
     yield listen(CAUGHT)
     for signum, handler in before.items():
         signal.signal(signum, handler)

@@ -97,7 +97,8 @@ class Logbook:
         if room.f_bavail * room.f_frsize < ROOM_BYTES:
             directory = self.logs / directory.name
             waits = False  # it is where it belongs
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        directory.parent.mkdir(mode=0o700, exist_ok=True)  # with `parents` it would be open to others
+        directory.mkdir(mode=0o700, exist_ok=True)
         if waits:
             (directory / _WAITING).touch(mode=0o600)
         return directory
@@ -184,7 +185,8 @@ class Logbook:
         mark = (seen.st_size, seen.st_mtime_ns)
         if self._seen.get(path) == mark:
             return
-        to.mkdir(mode=0o700, parents=True, exist_ok=True)
+        to.parent.mkdir(mode=0o700, exist_ok=True)
+        to.mkdir(mode=0o700, exist_ok=True)
         if path.name.endswith(_GROWING):
             size = _append(path, to / path.name, seen.st_size)
             _let_go(path, size - TAIL_BYTES)

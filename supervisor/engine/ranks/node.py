@@ -122,6 +122,8 @@ class Node:
             before, self.gang = self.gang, self._workers.look(now_s)
             if self.gang is Gang.BROKEN and before is Gang.ALIVE:
                 self.gpus.ask()
+            if self.gang is Gang.GONE and before is not Gang.GONE:
+                self._finish_logs()
             if self.gang is Gang.ALIVE and self.host_memory.is_due(now_s):
                 self._look_at_host_memory(now_s)
         else:
@@ -205,7 +207,9 @@ class Node:
         if self._workers is None:
             return
         self._workers.kill()
-        self.gang = self._workers.look(time.monotonic())
+        before, self.gang = self.gang, self._workers.look(time.monotonic())
+        if self.gang is Gang.GONE and before is not Gang.GONE:
+            self._finish_logs()
 
     def end(self) -> None:
         """Kill until none is left."""
@@ -215,10 +219,15 @@ class Node:
 
     def close(self) -> None:
         """The attempt has been dealt with."""
-        if self._workers is not None and self.order is not None:
+        if self._workers is not None:
             self._workers.close()
-            self.starter.logbook.finish(self.order.number)
+            self._finish_logs()
         self._workers, self.gang = None, Gang.NONE
+
+    def _finish_logs(self) -> None:
+        """Nobody writes any more: whoever hears of the attempt's end finds its logs in the run directory."""
+        if self.order is not None:
+            self.starter.logbook.finish(self.order.number)
 
     def leave(self, *, keep: bool) -> None:
         """Have no more to do with the run.
