@@ -12,6 +12,8 @@ from pathlib import Path
 
 #: Left free for everything else: an allocation that takes the last byte kills its neighbours.
 MARGIN_BYTES = 256 << 20
+#: Left free beside snapshots for the logs of ranks, where twice as much is free: elsewhere they are not in memory.
+LOGS_BYTES = 32 << 20
 
 _TMPFS = ("tmpfs", "ramfs", "devtmpfs")
 
@@ -36,7 +38,7 @@ def free_bytes(directory: Path | None, *, available_bytes: int, mounts: Path = P
         free = room.f_bavail * room.f_frsize
         if not in_memory(directory, mounts):
             return max(0, free - MARGIN_BYTES)
-        bounds.append(free)
+        bounds.append(free - LOGS_BYTES if free >= 2 * LOGS_BYTES else free)
     return max(0, min(bounds))
 
 

@@ -1,10 +1,11 @@
 """How much memory is left is read from tables; here they are written by hand."""
 
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from supervisor.board.room import MARGIN_BYTES, free_bytes, in_memory
+from supervisor.board.room import LOGS_BYTES, MARGIN_BYTES, free_bytes, in_memory
 
 GIB = 1 << 30
 
@@ -68,3 +69,18 @@ def test_on_a_disk_memory_does_not_matter(tmp_path: Path) -> None:
 
 def test_a_directory_that_cannot_be_asked_has_nothing_to_give(tmp_path: Path) -> None:
     assert free_bytes(tmp_path / "missing", available_bytes=GIB) == 0
+
+
+@pytest.mark.parametrize(("size_mib", "left_mib"), [(128, LOGS_BYTES >> 20), (48, 0)])
+def test_beside_snapshots_there_is_room_for_logs_where_these_are_in_memory(
+    size_mib: int, left_mib: int, tmp_path: Path
+) -> None:
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size_mib}m", "tmpfs", str(tmp_path)]
+    made = subprocess.run(command, capture_output=True, text=True, check=False)
+    if made.returncode != 0:
+        pytest.skip(f"no file system of one's own here: {made.stderr.strip()}")
+    try:
+        found = free_bytes(tmp_path, available_bytes=1 << 60)
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
+    assert found == size_mib - left_mib << 20

@@ -21,6 +21,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from supervisor.board.room import LOGS_BYTES
 from supervisor.checkpoint.files import give_back
 from supervisor.engine.disk import Disk, Pending
 from supervisor.engine.ranks.evidence import TAIL_BYTES
@@ -28,7 +29,7 @@ from supervisor.engine.ranks.evidence import TAIL_BYTES
 #: How often what is new is carried over [s].
 EVERY_S = 1.0
 #: Memory that must be free on the board for logs to go there; else they go straight to the run directory [bytes].
-ROOM_BYTES = 64 << 20
+ROOM_BYTES = 2 * LOGS_BYTES
 #: So much of one file waits for a disk that takes nothing [bytes].
 MOST_WAITING_BYTES = 64 << 20
 #: How long the last carrying may hold up a supervisor that leaves [s].
