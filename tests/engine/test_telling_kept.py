@@ -37,8 +37,21 @@ def job(run_dir: Path, people: Sink) -> Job:
 
 
 def tellers(run_dir: Path) -> list[psutil.Process]:
-    mine = psutil.Process().children()
-    return [one for one in mine if one.status() != psutil.STATUS_ZOMBIE and str(run_dir) in one.cmdline()]
+    return [one for one in psutil.Process().children() if not over(one) and str(run_dir) in words_of(one)]
+
+
+def words_of(one: psutil.Process) -> list[str]:
+    try:
+        return one.cmdline()
+    except psutil.Error:  # it ended while it was looked at
+        return []
+
+
+def over(one: psutil.Process) -> bool:
+    try:
+        return one.status() == psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return True
 
 
 def another(run_dir: Path, known: set[int]) -> psutil.Process:
@@ -107,7 +120,7 @@ def test_a_successor_tells_what_its_predecessor_could_not(tmp_path: Path, people
     journal.append("incident", cause="crashed", detail="x", decision="restart at once")
     journal.append("run_started", run_id="r1", name="demo")
     first.close()
-    until(lambda: not psutil.pid_exists(one.pid) or one.status() == psutil.STATUS_ZOMBIE, "end of the first", 30)
+    until(lambda: over(one), "end of the first", 30)
     people.answer = 200
     second = Telling(job(tmp_path, people), "here")
     until(lambda: people.messages, "message", 30)
