@@ -106,6 +106,16 @@ def test_while_the_disk_takes_nothing_so_much_waits_and_the_oldest_is_given_up(b
     book.close()
 
 
+def test_on_a_full_disk_no_more_waits_than_on_one_that_hangs(board: Path, tmp_path: Path) -> None:
+    (tmp_path / "logs").write_text("in the way")  # refused at once, each time
+    book = Logbook(board, tmp_path / "logs")
+    log = book.open(1) / "rank-0.log"
+    write(log, os.urandom(subject.MOST_WAITING_BYTES + MIB))
+    look(book)
+    assert log.stat().st_blocks * 512 < 2 * MIB
+    book.close()
+
+
 def test_an_attempt_that_never_was_leaves_nothing_whoever_opened_it(board: Path, tmp_path: Path) -> None:
     before = Logbook(board, tmp_path / "logs")
     write(before.open(2, waits=True) / "rank-0.log", b"imported\n")

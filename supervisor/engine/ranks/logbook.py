@@ -117,10 +117,9 @@ class Logbook:
         if now_s - self._carried_s < EVERY_S:
             return
         self._carried_s = now_s
+        self._bound()
         if self._carrying is None or self._carrying.over:
             self._carrying = self._disk.ask(self._carry)
-        else:
-            self._bound()
 
     def finish(self, attempt: int) -> None:
         """An attempt is over: carry the rest of what it wrote; waits for a moment, while the disk is well."""
@@ -142,7 +141,7 @@ class Logbook:
         self._disk.close(CLOSE_S)
 
     def _bound(self) -> None:
-        """The disk takes nothing: give up the oldest of what waits."""
+        """Where the disk takes nothing, whether it hangs or is full, give up the oldest of what waits."""
         for path in (path for attempt in self._attempts() for path in _files(attempt)):
             try:
                 if path.stat().st_blocks * 512 > MOST_WAITING_BYTES:
