@@ -110,7 +110,7 @@ def check_terms(job: Job, ledger: Ledger, terms: Terms) -> None:
         changes = "; ".join(describe_changes(read_resolved(job.run_dir / "job.yaml"), job))
         raise JobError(
             f"the job file changes the mathematics of the run in {job.run_dir}: {changes}",
-            "take the change back, choose another `run_dir`, or start with --accept-changes",
+            f"take the change back, choose another `run_dir`, or start with {ACCEPT}",
         )
     if ledger.gave_up is not None and not forgives(terms, ledger):
         asked = ACCEPT in ledger.gave_up

@@ -19,6 +19,7 @@ Tell = Callable[[str, Mapping[str, Any]], None]
 
 #: What is in no journal; of a node that does not lead nothing is.
 _UNWRITTEN = {
+    "unsaved": "{detail}",
     "continued": "it had finished at step {step}, and more are asked for: a learning rate that depends on their number "
     "goes on as if {max_steps} had been meant from the beginning",
     "leader_awaited": "waiting for the leader: {trouble}",
@@ -48,8 +49,6 @@ def _said(word: str, facts: Mapping[str, Any], run_dir: Path) -> str | None:
         return f"{run_dir} has finished already; nothing is left to do (`--fresh` starts anew)"
     if word == "already_stopped":
         return f"{run_dir} was stopped by its user in job {facts.get('job')}; a new submission goes on with it"
-    if word == "unsaved":
-        return str(facts.get("detail"))
     if word in _UNWRITTEN:
         return _UNWRITTEN[word].format(**facts)
     if word not in EVENTS:

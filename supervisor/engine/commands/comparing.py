@@ -26,8 +26,6 @@ from supervisor.job import Job, is_ours, resolved_job
 from supervisor.report.find import check_run
 from supervisor.report.words import clock
 
-#: Files of a checkpoint that an adapter consists of; and what holds trained weights besides.
-
 
 @dataclass(frozen=True, slots=True)
 class Inputs:

@@ -119,16 +119,21 @@ class Node:
             granted, refusal = self.attend(self.memory.grant_wishes) if self.memory.wished else (False, None)
             self.refusal = self.refusal or refusal
             self._granted = self._granted or granted
-            before, self.gang = self.gang, self._workers.look(now_s)
+            before = self.gang
+            self._look_at(self._workers, now_s)
             if self.gang is Gang.BROKEN and before is Gang.ALIVE:
                 self.gpus.ask()
-            if self.gang is Gang.GONE and before is not Gang.GONE:
-                self._finish_logs()
             if self.gang is Gang.ALIVE and self.host_memory.is_due(now_s):
                 self._look_at_host_memory(now_s)
         else:
             self.starter.reap()
         return self.gang
+
+    def _look_at(self, workers: Workers, now_s: float) -> None:
+        """See how they are; whoever hears that they are gone finds their logs in the run directory."""
+        before, self.gang = self.gang, workers.look(now_s)
+        if self.gang is Gang.GONE and before is not Gang.GONE and self.order is not None:
+            self.starter.logbook.finish(self.order.number)
 
     def _look_at_host_memory(self, now_s: float) -> None:
         assert self.order is not None
@@ -207,13 +212,14 @@ class Node:
         if self._workers is None:
             return
         self._workers.kill()
-        before, self.gang = self.gang, self._workers.look(time.monotonic())
-        if self.gang is Gang.GONE and before is not Gang.GONE:
-            self._finish_logs()
+        self._look_at(self._workers, time.monotonic())
 
     def end(self) -> None:
         """Kill until none is left."""
-        while self._workers is not None and self._workers.look(time.monotonic()) is not Gang.GONE:
+        while self._workers is not None:
+            self._look_at(self._workers, time.monotonic())
+            if self.gang is Gang.GONE:
+                return
             self.kill()
             time.sleep(_PAUSE_S)
 
@@ -221,13 +227,7 @@ class Node:
         """The attempt has been dealt with."""
         if self._workers is not None:
             self._workers.close()
-            self._finish_logs()
         self._workers, self.gang = None, Gang.NONE
-
-    def _finish_logs(self) -> None:
-        """Nobody writes any more: whoever hears of the attempt's end finds its logs in the run directory."""
-        if self.order is not None:
-            self.starter.logbook.finish(self.order.number)
 
     def leave(self, *, keep: bool) -> None:
         """Have no more to do with the run.
