@@ -16,9 +16,10 @@ FILES = sorted([*(ROOT / "supervisor").rglob("*.py"), *(ROOT / "jobs").rglob("*.
 HEAVY = ("torch", "transformers", "peft", "accelerate", "datasets", "numpy", "trl", "safetensors")
 
 #: What stands beside a room may not be imported by it, unless it is named here.
-LOW = {"errors", "owner", "policy"}
+LOW = {"errors", "owner", "policy", "whole"}
 MAY_IMPORT = {
     "errors": set(),
+    "whole": set(),
     "policy": set(),
     "owner": {"errors"},
     "lock": {"errors", "owner"},
@@ -33,7 +34,7 @@ MAY_IMPORT = {
     "report": LOW | {"journal", "lease", "owner"},
     "retry": {"errors"},
     "mirror": LOW | {"checkpoint", "lease", "retry"},
-    "worker": {"errors", "owner", "board", "checkpoint"},
+    "worker": {"errors", "owner", "board", "checkpoint", "whole"},
 }
 MAY_IMPORT["engine"] = {*MAY_IMPORT} - {"worker"}
 MAY_IMPORT["drill"] = MAY_IMPORT["engine"] | {"engine"}

@@ -7,11 +7,12 @@ leaves it before it says that training begins, so whoever hears that finds it.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+from supervisor.whole import write_whole
 
 _NAME = "footprint"
 #: So many weights of each kind are named.
@@ -64,10 +65,7 @@ def leave_footprint(board: Path, told: Footprint) -> None:
     Raises:
         OSError: the board is full.
     """
-    partial = board / f".{_NAME}.{os.getpid()}"
-    partial.touch(mode=0o600)
-    partial.write_text(json.dumps(asdict(told)))
-    partial.rename(board / _NAME)
+    write_whole(board / _NAME, json.dumps(asdict(told)))
 
 
 def find_footprint(board: Path) -> Footprint | None:

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from supervisor.engine.handing_back import go
-from supervisor.engine.opening import write_whole
 from supervisor.errors import ExitCode
 from supervisor.launch.resubmit import record, resubmit
 from supervisor.launch.slurm import Incarnation, ask, ask_site, exclude, release, usable
@@ -26,6 +25,7 @@ from supervisor.policy.causes import Cause, Verdict
 from supervisor.policy.handback import Facts, Over, Said, held
 from supervisor.policy.scheduler import Ending, Fate, JobSeen, ending
 from supervisor.policy.strikes import Strikes, to_exclude
+from supervisor.whole import write_whole
 
 #: How often the real end of the allocation is asked for: an administrator may move it [s].
 ASK_EVERY_S = 600.0

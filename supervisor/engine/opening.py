@@ -16,6 +16,7 @@ from supervisor.errors import DiskError, GaveUpError, JobError
 from supervisor.job import Job, describe_changes, mathematics, read_resolved, resolved_yaml
 from supervisor.journal import JOURNAL, Journal, Record, read
 from supervisor.policy.ledger import Ledger, fold
+from supervisor.whole import write_whole
 
 #: Less than this and not even a journal has room.
 FLOOR_BYTES = 4 << 20
@@ -195,14 +196,6 @@ def _abandon(run_dir: Path, lineage: int) -> None:
     place.mkdir(mode=0o700, parents=True)
     for name in there:
         (run_dir / name).rename(place / name)
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Put a small file in place, whole or not at all."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.touch(mode=0o600)
-    partial.write_text(text)
-    partial.replace(path)
 
 
 def admit(run_dir: Path, region_bytes: int, *, first: bool) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 from supervisor.board.pages import Beat
 from supervisor.board.store import Board
 from supervisor.engine.disk import Pending
-from supervisor.engine.opening import write_whole
+from supervisor.whole import write_whole
 
 EVERY_S = 2.0
 

@@ -8,6 +8,8 @@ import socket
 from pathlib import Path
 from typing import Any
 
+from supervisor.whole import write_whole
+
 _STOP = "stop"
 
 
@@ -21,10 +23,7 @@ def ask_stop(run_dir: Path, now_s: float) -> Path:
     directory = run_dir / "control"
     directory.mkdir(mode=0o700, exist_ok=True)
     path = directory / _STOP
-    partial = directory / f".{_STOP}-{os.getpid()}"
-    partial.touch(mode=0o600)
-    partial.write_text(json.dumps({"time": now_s, "by": f"pid {os.getpid()} on {socket.gethostname()}"}))
-    partial.rename(path)
+    write_whole(path, json.dumps({"time": now_s, "by": f"pid {os.getpid()} on {socket.gethostname()}"}))
     return path
 
 

@@ -27,6 +27,7 @@ from supervisor.board.environment import ACCUMULATION
 from supervisor.checkpoint.contents import ADAPTER, MODEL, OPTIMIZER
 from supervisor.checkpoint.shards import WHOLE, shard_file, shard_of
 from supervisor.errors import JobError
+from supervisor.whole import write_whole
 from supervisor.worker import randomness, tree
 from supervisor.worker.capture import Tensors, join_optimizer
 from supervisor.worker.seat import Seat, seat, supervised
@@ -226,10 +227,7 @@ def carry_batch_size(stock: Path, args: Any) -> None:
     told = json.loads(path.read_text())
     if args.auto_find_batch_size or told.get("train_batch_size") in (None, args.train_batch_size):
         return
-    partial = stock / f".trainer_state-{os.getpid()}.json"
-    partial.touch(mode=0o600)
-    partial.write_text(json.dumps({**told, "train_batch_size": args.train_batch_size}))
-    partial.rename(path)
+    write_whole(path, json.dumps({**told, "train_batch_size": args.train_batch_size}))
 
 
 def _save(value: Any, path: Path) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from supervisor.board.environment import RESUME_FROM, STANDBY
 from supervisor.board.gate import wait_at_gate
+from supervisor.whole import write_whole
 from supervisor.worker.seat import Seat
 
 #: Packages whose modules are imported ahead. No others: a user's own may do things at import
@@ -46,11 +47,8 @@ _EXPENDABLE = "900"
 def remember_modules(at: Seat) -> None:
     """Leave the names of what this process has imported, for workers that stand by."""
     names = [n for n, m in sys.modules.items() if n.partition(".")[0] in AHEAD and getattr(m, "__spec__", None)]
-    partial = at.board / f".{_MODULES}.{os.getpid()}"
     try:
-        partial.touch(mode=0o600)
-        partial.write_text(json.dumps(names))
-        partial.rename(at.board / _MODULES)
+        write_whole(at.board / _MODULES, json.dumps(names))
     except OSError:
         traceback.print_exc()  # a full board: then nothing is imported ahead
 

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from supervisor.engine.commands.sweeping import runs_of
-from supervisor.engine.opening import Terms, check_directory, check_terms, history, write_whole
+from supervisor.engine.opening import Terms, check_directory, check_terms, history
 from supervisor.errors import JobError
 from supervisor.job import Job, check_program, is_ours, load_job, resolved_yaml
+from supervisor.whole import write_whole
 
 PREFETCHED = Path("control") / "prefetched.json"
 

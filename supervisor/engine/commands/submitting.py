@@ -14,7 +14,7 @@ from typing import Any
 
 from supervisor.engine.commands.prefetching import is_prefetched
 from supervisor.engine.commands.sweeping import Run, runs_of
-from supervisor.engine.opening import Terms, check_directory, check_terms, history, is_done, write_whole
+from supervisor.engine.opening import Terms, check_directory, check_terms, history, is_done
 from supervisor.errors import DiskError, JobError, OwnedError
 from supervisor.job import Job, check_program, load_job
 from supervisor.job.file import apply_override, read_document
@@ -26,6 +26,7 @@ from supervisor.owner import Life, life, this_process
 from supervisor.policy.request import board_bytes, least_bytes, memory_bytes
 from supervisor.report.fold import fold
 from supervisor.report.queue import RECORD, Submitted, ask, jobs_of, queue_of
+from supervisor.whole import write_whole
 
 #: What a submission may take; nobody waits for it in training [s].
 PATIENCE_S = 20.0

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from supervisor.engine.opening import write_whole
 from supervisor.errors import ExitCode
 from supervisor.link.address import Address
+from supervisor.whole import write_whole
 
 #: No allocation's members look for their leader so long after it has said where it is [s].
 OLD_S = 30 * 86_400.0

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from supervisor.checkpoint.programs import Judged, Named, find, judge, judge_one
-from supervisor.engine.opening import write_whole
 from supervisor.errors import DiskError
 from supervisor.job import Job, is_ours
 from supervisor.journal import JOURNAL, read
+from supervisor.whole import write_whole
 
 #: Arguments by which programs are told where to write, with `_` for `-`.
 OUTPUTS = frozenset(

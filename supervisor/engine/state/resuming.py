@@ -25,6 +25,7 @@ from supervisor.errors import JobError
 from supervisor.policy.batch import Batch, accumulation_for, override_for, resized
 from supervisor.policy.ledger import Ledger
 from supervisor.policy.resume import Candidate, Fresh, FromCandidate, Refuse, choose
+from supervisor.whole import write_whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,10 +197,7 @@ def note_snapshot(directory: Path, made: Contents, step: int) -> None:
 
 def _note(directory: Path, source: str, step: int, parts: object) -> None:
     directory.mkdir(mode=0o700, exist_ok=True)
-    partial = directory / ".resume.json"
-    partial.touch(mode=0o600)
-    partial.write_text(json.dumps({"source": source, "step": step, "parts": parts}))
-    partial.rename(directory / "resume.json")
+    write_whole(directory / "resume.json", json.dumps({"source": source, "step": step, "parts": parts}))
 
 
 def leave_note(memory: Memory, run_id: str, order: AttemptOrder) -> None:
