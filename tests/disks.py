@@ -7,11 +7,24 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 SIZE_BYTES = 64 << 20
+
+
+@contextmanager
+def tmpfs(place: Path, options: str) -> Iterator[Path]:
+    """A small file system that is really full; mounting one takes root."""
+    place.mkdir(exist_ok=True)
+    _possible("mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place))
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
 class Ext4:

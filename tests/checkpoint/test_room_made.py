@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from checkpoint_samples import RUN, commit_step, python
 from crowded import OLD, PAGE, STAY, commit_with_room, four, let_go
+from disks import tmpfs
 
 from supervisor.checkpoint.refusals import StorageError
 from supervisor.checkpoint.verify import Intact, verify
@@ -24,14 +25,8 @@ PAGES = 256
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", f"size={PAGES * PAGE}", "none", str(disk)]
-    mounted = subprocess.run(command, capture_output=True, text=True, check=False)
-    if mounted.returncode != 0:
-        pytest.skip(f"a tmpfs cannot be mounted here: {mounted.stderr.strip()}")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
+    with tmpfs(tmp_path / "disk", f"size={PAGES * PAGE}") as disk:
+        yield disk
 
 
 def fill_up(disk: Path, pages: int) -> Path:

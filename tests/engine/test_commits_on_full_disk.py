@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
 
 import pytest
+from disks import tmpfs
 from small_commits import checkpoints, outcome, run_on
 
 from supervisor.board.pages import PAGE
@@ -34,14 +34,8 @@ BEFORE = {
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", f"size={256 * PAGE},nr_inodes=128", "none", str(disk)]
-    mounted = subprocess.run(command, capture_output=True, text=True, check=False)
-    if mounted.returncode != 0:
-        pytest.skip(f"a tmpfs cannot be mounted here: {mounted.stderr.strip()}")
-    yield disk
-    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+    with tmpfs(tmp_path / "disk", f"size={256 * PAGE},nr_inodes=128") as disk:
+        yield disk
 
 
 def take_pages(disk: Path, ballast: Path, left: int) -> None:

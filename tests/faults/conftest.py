@@ -6,13 +6,13 @@ import fcntl
 import os
 import shutil
 import signal
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from disks import tmpfs
 from harness import SHM, Run, send
 from undisturbed import ALONE, TOGETHER
 
@@ -49,15 +49,8 @@ def nothing_is_left(tmp_path: Path) -> Iterator[None]:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 6 MiB."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    made = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(place)], capture_output=True, text=True, check=False
-    )
-    if made.returncode != 0:
-        pytest.skip(f"no file system of one's own here: {made.stderr.strip()}")
-    yield place
-    subprocess.run(["umount", "--lazy", str(place)], check=True)
+    with tmpfs(tmp_path / "disk", "size=6m") as place:
+        yield place
 
 
 def _undisturbed(factory: pytest.TempPathFactory, name: str, args: dict[str, Any], processes: int) -> Run:
