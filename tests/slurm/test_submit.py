@@ -26,7 +26,11 @@ ROOT = Path(__file__).parents[2]
 #: Called in place of python: notes its words and its job, then does what stands in `acts`.
 STAND_IN = """#!/bin/bash
 home={home}
-say() {{ mkdir -p "$run_dir/verdicts"; echo "{{\\"requeue\\": \\"$1\\", \\"reason\\": \\"$2\\"}}" >"$verdict"; }}
+say() {{
+  mkdir -p "$run_dir/verdicts"
+  echo "{{\\"requeue\\": \\"$1\\", \\"reason\\": \\"$2\\"}}" >"$verdict.partial"
+  mv "$verdict.partial" "$verdict"
+}}
 run_dir=$(printf '%s\\n' "$@" | sed -n 's/^run_dir="\\(.*\\)"$/\\1/p')
 run_dir=${{run_dir:-$home/runs/job}}
 restart=${{SLURM_RESTART_COUNT:-0}}
