@@ -44,12 +44,16 @@ def until(condition: Callable[[], T | None], what: str, patience_s: float = 90.0
 
 @dataclass
 class Run:
-    """One run directory and the supervisors that are started on it, one after the other."""
+    """One run directory and the supervisors that are started on it, one after the other.
+
+    Attributes:
+        program: by default programs/own_loop.py where `args` name a model for it, else programs/tiny_trainer.py.
+    """
 
     base: Path
     args: dict[str, Any] = field(default_factory=dict)
     job: dict[str, Any] = field(default_factory=dict)
-    program: str = str(PROGRAMS / "tiny_trainer.py")
+    program: str = ""
     process: subprocess.Popen[bytes] | None = None
     environment: dict[str, str] = field(default_factory=dict)
 
@@ -64,7 +68,7 @@ class Run:
     def write_job(self) -> Path:
         self.base.mkdir(parents=True, exist_ok=True)
         job = {
-            "program": self.program,
+            "program": self.program or str(PROGRAMS / ("own_loop.py" if "model" in self.args else "tiny_trainer.py")),
             "run_dir": str(self.run_dir),
             "args": {"out": str(self.out), **self.args},
             "launch": {"processes_per_node": 2},
@@ -146,7 +150,7 @@ class Run:
     # -- what is done to it
 
     def place(self, point: str, what: str = "hold") -> None:
-        """Have the program hold or raise at one of its named points, see programs/tiny_trainer.py."""
+        """Have the program hold or raise at one of its named points, see programs/places.py."""
         places = self.out / "places"
         places.mkdir(parents=True, exist_ok=True)
         for left in places.glob(f"{point}.reached-*"):

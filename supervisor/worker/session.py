@@ -184,7 +184,7 @@ class Session:
         self.logged(metrics)
 
     def logged(self, values: Mapping[str, float]) -> None:
-        """Add a row to the log history."""
+        """Add a row to the log history, the same on all ranks: which of them is asked for it later is open."""
         epoch = self._position.share
         self.log_history.append({**values, **({} if epoch is None else {"epoch": epoch}), "step": self.step})
 

@@ -14,7 +14,7 @@ import psutil
 import pytest
 from disks import tmpfs
 from harness import SHM, Run, send
-from undisturbed import ALONE, TOGETHER
+from undisturbed import ALONE, TOGETHER, TRAINER_ALONE, TRAINER_TOGETHER
 
 from supervisor.board.store import PREFIX
 from supervisor.journal import JOURNAL, read
@@ -30,6 +30,18 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """The undisturbed run of one process."""
     return _undisturbed(tmp_path_factory, "alone", ALONE, 1)
+
+
+@pytest.fixture(scope="session")
+def trainer_together(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The undisturbed run of a Trainer's two ranks."""
+    return _undisturbed(tmp_path_factory, "trainer-together", TRAINER_TOGETHER, 2)
+
+
+@pytest.fixture(scope="session")
+def trainer_alone(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The undisturbed run of a Trainer's one process."""
+    return _undisturbed(tmp_path_factory, "trainer-alone", TRAINER_ALONE, 1)
 
 
 @pytest.fixture(autouse=True)

@@ -91,12 +91,11 @@ def _copy(run: Run, base: Path) -> Run:
 
 def _all_torn(run: Run) -> None:
     for step in (2, 4, 6):
-        flip_a_bit(checkpoint(run, step) / "adapter_model.safetensors")
+        flip_a_bit(checkpoint(run, step) / "model.safetensors")
     for flags in ((), (), ("--forgive",)):
         assert run.run(*flags) == 3, run.said()
         assert all(
-            re.search(rf"torn/checkpoint-{n}\S*: adapter_model.safetensors: content changed", run.said())
-            for n in (2, 4, 6)
+            re.search(rf"torn/checkpoint-{n}\S*: model.safetensors: content changed", run.said()) for n in (2, 4, 6)
         )
     status = json.loads(command("status", str(run.run_dir), "--json").stdout)
     assert status["state"] == "gave_up"

@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 
 from harness import Run, fill
-from undisturbed import ALONE, assert_same
+from undisturbed import ALONE, TRAINER_ALONE, assert_same
 
 from supervisor.journal import Record
 
@@ -39,7 +39,7 @@ def test_training_goes_on_while_the_disk_is_full_and_what_was_missed_is_written_
 
 def test_a_first_start_is_refused_where_two_checkpoints_have_no_room(tmp_path: Path, small_disk: Path) -> None:
     run_dir = small_disk / "run"
-    run = Run(tmp_path / "base", args={**ALONE, "lora-rank": 512}, job={**ONE_PROCESS, "run_dir": str(run_dir)})
+    run = Run(tmp_path / "base", args={**TRAINER_ALONE, "lora-rank": 512}, job={**ONE_PROCESS, "run_dir": str(run_dir)})
     assert run.run() == 2, run.said()
     assert f"{run_dir} has " in run.said()
     assert "two checkpoints need" in run.said()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import PROGRAMS, Run
-from undisturbed import ALONE
+from undisturbed import ALONE, TRAINER_ALONE
 
 from supervisor.journal import JOURNAL
 
@@ -33,7 +33,7 @@ def test_a_run_that_died_before_its_adapter_was_written_writes_it_and_trains_no_
 
 def test_a_program_that_returns_before_the_end_of_training_has_not_finished(tmp_path: Path) -> None:
     job = {**ONE_PROCESS, "recovery": {"max_barren": 1}}
-    run = Run(tmp_path, args=ALONE, job=job, program=str(PROGRAMS / "swallows.py"))
+    run = Run(tmp_path, args=TRAINER_ALONE, job=job, program=str(PROGRAMS / "swallows.py"))
     assert run.run() == 3, run.said()
     ends = [r.fields for r in run.journal("attempt_ended")]
     assert [end["cause"] for end in ends] == ["crashed", "crashed"]

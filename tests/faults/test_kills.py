@@ -7,15 +7,15 @@ from pathlib import Path
 
 import psutil
 from harness import Run, until
-from undisturbed import TOGETHER, assert_nothing_repeated, assert_same
+from undisturbed import TRAINER_TOGETHER, assert_nothing_repeated, assert_same
 
 from supervisor.board.pages import Phase
 
 
 def test_ranks_and_trees_are_killed_and_terminated_and_nobody_can_tell_from_the_result(
-    tmp_path: Path, together: Run
+    tmp_path: Path, trainer_together: Run
 ) -> None:
-    run = Run(tmp_path, args=TOGETHER, job={"checkpoint": {"every": "7 steps", "snapshot": "1 step"}})
+    run = Run(tmp_path, args=TRAINER_TOGETHER, job={"checkpoint": {"every": "7 steps", "snapshot": "1 step"}})
     for point in ("substep-4", "evaluation-5", "substep-13"):
         run.place(point)
     run.start()
@@ -45,7 +45,7 @@ def test_ranks_and_trees_are_killed_and_terminated_and_nobody_can_tell_from_the_
     assert not run.board().exists()
 
     assert run.run() == 0, run.said()
-    assert_same(run, together)
+    assert_same(run, trainer_together)
     assert_nothing_repeated(run)
     assert [r.fields["source"] for r in run.journal("training_started")] == ["fresh", *["snapshot"] * 3, "checkpoint"]
     assert [r.fields["cause"] for r in run.journal("attempt_ended")] == [
@@ -62,8 +62,10 @@ def test_ranks_and_trees_are_killed_and_terminated_and_nobody_can_tell_from_the_
     assert run.workers() == []
 
 
-def test_a_killed_supervisor_takes_its_workers_along_and_the_next_start_is_exact(tmp_path: Path, together: Run) -> None:
-    run = Run(tmp_path, args=TOGETHER, job={"checkpoint": {"snapshot": "1 step"}})
+def test_a_killed_supervisor_takes_its_workers_along_and_the_next_start_is_exact(
+    tmp_path: Path, trainer_together: Run
+) -> None:
+    run = Run(tmp_path, args=TRAINER_TOGETHER, job={"checkpoint": {"snapshot": "1 step"}})
     run.place("substep-9")
     run.start()
     run.wait_at("substep-9")
@@ -78,7 +80,7 @@ def test_a_killed_supervisor_takes_its_workers_along_and_the_next_start_is_exact
     until(lambda: not [pid for pid in pids if _lives(pid)], "end of the last of them", 5.0)  # no marker, not yet dead
 
     assert run.run() == 0, run.said()
-    assert_same(run, together)
+    assert_same(run, trainer_together)
     assert_nothing_repeated(run)
     assert run.journal("training_started")[-1].fields["source"] == "snapshot"
 

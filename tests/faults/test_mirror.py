@@ -102,10 +102,10 @@ def test_a_machine_with_nothing_but_the_job_file_goes_on_from_the_mirror_bit_for
     assert_same(run, alone)
 
     # Somebody who starts it once more, on yet another machine, is told that it is over, and gets the adapter.
-    final = (run.run_dir / "final" / "adapter_model.safetensors").read_bytes()
+    final = (run.run_dir / "final" / "model.safetensors").read_bytes()
     shutil.rmtree(run.run_dir)
     assert run.run() == 0, run.said()
-    assert (run.run_dir / "final" / "adapter_model.safetensors").read_bytes() == final
+    assert (run.run_dir / "final" / "model.safetensors").read_bytes() == final
     assert len(run.journal("attempt_started")) == 2
 
 

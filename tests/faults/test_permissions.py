@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from harness import Run, command
-from undisturbed import ALONE
+from undisturbed import TRAINER_ALONE
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_what_a_run_makes_is_its_users_alone(tmp_path: Path) -> None:
         "launch": {"processes_per_node": 2, "standby": "on"},
         "checkpoint": {"every": "1 step", "snapshot": "1 step"},
     }
-    run = Run(tmp_path, args=ALONE, job=job, environment={"SLURM_JOB_ID": "4294967290"})
+    run = Run(tmp_path, args=TRAINER_ALONE, job=job, environment={"SLURM_JOB_ID": "4294967290"})
     run.place("step-2", "raise")
     run.place("step-6")
     run.start().wait_at("step-6")

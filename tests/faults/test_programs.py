@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from harness import PROGRAMS, Run, command
-from undisturbed import ALONE, assert_nothing_repeated, assert_same
+from undisturbed import TRAINER_ALONE, assert_nothing_repeated, assert_same
 
 ONE_PROCESS: dict[str, Any] = {"launch": {"processes_per_node": 1}, "checkpoint": {"snapshot": "1 step"}}
 
@@ -55,8 +55,10 @@ def test_what_can_never_work_is_not_tried_twice(tmp_path: Path, args: dict[str, 
     assert said in run.said()
 
 
-def test_a_crash_in_a_step_is_survived_and_one_after_training_repeats_no_step(tmp_path: Path, alone: Run) -> None:
-    run = Run(tmp_path, args={**ALONE, "plain": True}, job=ONE_PROCESS)  # the hooks alone have to do
+def test_a_crash_in_a_step_is_survived_and_one_after_training_repeats_no_step(
+    tmp_path: Path, trainer_alone: Run
+) -> None:
+    run = Run(tmp_path, args={**TRAINER_ALONE, "plain": True}, job=ONE_PROCESS)  # the hooks alone have to do
     run.place("step-3", "raise")
     run.place("trained", "raise")
     assert run.run() == 0, run.said()
@@ -64,12 +66,12 @@ def test_a_crash_in_a_step_is_survived_and_one_after_training_repeats_no_step(tm
     assert [r.fields["step"] for r in run.journal("training_started")] == [0, 2, 12]
     assert {line["attempt"] for line in run.trace()} == {"1", "2"}
     assert [(r.fields["step"], r.fields["reason"]) for r in run.journal("checkpoint_committed")] == [(12, "final")]
-    assert_same(run, alone)
+    assert_same(run, trainer_alone)
     assert_nothing_repeated(run)
 
 
 def test_a_program_that_begins_at_step_zero_again_is_refused(tmp_path: Path) -> None:
-    run = Run(tmp_path, args={**ALONE, "stubborn": True, "sleep": 0.2}, job=ONE_PROCESS)
+    run = Run(tmp_path, args={**TRAINER_ALONE, "stubborn": True, "sleep": 0.2}, job=ONE_PROCESS)
     run.place("step-3", "raise")
     assert run.run() == 3
     ended = run.journal("attempt_ended")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from harness import Run, command, until
 from nodes import Nodes
-from undisturbed import TOGETHER, assert_nothing_repeated, assert_same
+from undisturbed import TOGETHER, TRAINER_TOGETHER, assert_nothing_repeated, assert_same
 
 from supervisor.watch.witness import state_of
 
@@ -44,7 +44,7 @@ def test_a_stopped_rank_is_named_with_the_stacks_of_all_and_costs_no_settled_ste
     assert "rank 1 is stopped (SIGSTOP, state T) at step 8 while rank 0 waits in " in evidence(run)[0]
     assert "stacks in logs/attempt-1: rank-0.stacks.txt" in evidence(run)[0]
     assert "Current thread" in stacks(run, 1, 0)
-    assert "tiny_trainer.py" in stacks(run, 1, 0)
+    assert "own_loop.py" in stacks(run, 1, 0)
     assert "state T" in stacks(run, 1, 1)
     assert run.wait() == 0, run.said()
     assert_same(run, together)
@@ -66,13 +66,13 @@ def test_ranks_that_hang_in_their_own_code_are_found_there_and_the_result_is_the
     assert_nothing_repeated(run)
     assert [r.fields["cause"] for r in run.journal("attempt_ended")] == ["stalled", "stalled", "finished"]
     for said, step in zip(evidence(run), (7, 15), strict=False):
-        assert f"rank 1 is in tiny_trainer.py:hang() at step {step} while rank 0 waits in " in said
+        assert f"rank 1 is in places.py:hang() at step {step} while rank 0 waits in " in said
     for attempt in (1, 2):
         assert "in hang" in stacks(run, attempt, 1)
 
 
 def test_slow_evaluations_saves_and_first_steps_are_left_alone(tmp_path: Path) -> None:
-    args = {**TOGETHER, "max_steps": 12, "eval-steps": 6, "save-steps": 9}
+    args = {**TRAINER_TOGETHER, "max_steps": 12, "eval-steps": 6, "save-steps": 9}
     run = Run(tmp_path, args=args, job={"recovery": SET})
     for point in ("begin", "substep-2", "evaluation-6", "save-9", "trained"):
         run.place(point, "slow 6")

@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 
 from harness import Run, until
-from undisturbed import TOGETHER, assert_nothing_repeated, assert_same
+from undisturbed import TRAINER_TOGETHER, assert_nothing_repeated, assert_same
 
 from supervisor.board.environment import MARKER
 from supervisor.launch.processes import kill, marked
@@ -32,10 +32,12 @@ def open_files(pid: int) -> list[str]:
     return found
 
 
-def test_workers_that_stand_by_take_over_and_nobody_can_tell_from_the_result(tmp_path: Path, together: Run) -> None:
+def test_workers_that_stand_by_take_over_and_nobody_can_tell_from_the_result(
+    tmp_path: Path, trainer_together: Run
+) -> None:
     run = Run(
         tmp_path,
-        args=TOGETHER,
+        args=TRAINER_TOGETHER,
         job={
             "checkpoint": {"every": "7 steps", "snapshot": "1 step"},
             "launch": {"processes_per_node": 2, "standby": "on"},
@@ -79,7 +81,7 @@ def test_workers_that_stand_by_take_over_and_nobody_can_tell_from_the_result(tmp
     run.let_go("substep-17")
 
     assert run.run() == 0, run.said()
-    assert_same(run, together)
+    assert_same(run, trainer_together)
     assert_nothing_repeated(run)
     assert [r.fields["stood_by"] for r in run.journal("workers_ready")] == [False, True, False, False, False]
     causes = [r.fields["cause"] for r in run.journal("attempt_ended")]

@@ -16,7 +16,7 @@ from one_machine import Cluster, require
 from tests.faults.undisturbed import assert_same
 from tests.slurm.submitted import Submitted
 
-ARGS: dict[str, Any] = {"max_steps": 24, "accumulate": 2, "eval-steps": 5}
+ARGS: dict[str, Any] = {"max_steps": 24, "accumulate": 2, "eval-steps": 5, "model": "light"}
 #: Training waits at the end of this one, so that steps 1 to 7 are settled when its end comes.
 HELD = 8
 
