@@ -47,6 +47,9 @@ _PASSING = (
 #: With these the numbers matter: `[Errno 28]`, `exit code 137`, `Xid 79`, `503 Server Error`.
 _NUMBERED = ("err", "exit", "xid", "signal", "status", "http", "code", "received")
 _NO_DIGITS = str.maketrans("", "", string.digits)
+#: What a healthy resume says: transformers 5.24, trainer_utils.py, `compare_trainer_and_checkpoint_args`; 4.x says the
+#: same. It speaks of a checkpoint's file as an error does, and is often all that a rank other than the first ever says.
+_COMPARED = re.compile(r"\(from args\) != .* \(from trainer_state\.json\)|arguments do not match the ones in the `tr")
 #: A line of a log is cut there.
 _LINE = 1_000
 #: What a log says of a thing that is permanent counts only among its last lines: a program that printed it and
@@ -153,10 +156,12 @@ def recognise(text: str, where: str = "record") -> Match | None:
 def telling_lines(text: str) -> list[str]:
     r"""The lines of a log that say why a process ended, oldest first, and its last line.
 
+    What the Trainer says of its arguments at each resume is left out.
+
     >>> telling_lines("step 1\nCUDA error: out of memory\nstep 2\nbye\n")
     ['CUDA error: out of memory', 'bye']
     """
-    lines = [line.strip()[:_LINE] for line in text.splitlines() if line.strip()]
+    lines = [line.strip()[:_LINE] for line in text.splitlines() if line.strip() and not _COMPARED.search(line)]
     if not lines:
         return []
     told, dull = [], set[str]()

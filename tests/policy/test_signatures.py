@@ -126,6 +126,18 @@ def test_the_last_line_is_always_told_and_the_first_of_a_traceback_never() -> No
     assert telling_lines("") == telling_lines("\n \n") == []
 
 
+def test_what_the_trainer_says_of_its_arguments_at_a_resume_is_no_evidence_not_even_as_the_last_line() -> None:
+    healthy = (
+        "Warning: The following arguments do not match the ones in the `trainer_state.json` within the checkpoint "
+        "directory: \n\teval_steps: 0.1 (from args) != 60 (from trainer_state.json)\n"
+        "\tper_device_train_batch_size: 2 (from args) != 4 (from trainer_state.json)\n"
+    )
+    assert telling_lines(healthy) == []
+    assert telling_lines(f"model: base\n{healthy}") == ["model: base"]
+    missing = "FileNotFoundError: [Errno 2] No such file or directory: 'checkpoint-4/trainer_state.json'"
+    assert telling_lines(f"{healthy}{missing}\n") == [missing]
+
+
 def test_what_is_permanent_counts_only_among_the_last_words() -> None:
     caught = "OSError: [Errno 28] No space left on device"
     assert telling_lines("\n".join([caught, *["step"] * 60])) == ["step"]
