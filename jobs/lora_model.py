@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import importlib.metadata
 from collections.abc import Callable
 from pathlib import Path
@@ -111,6 +110,8 @@ def _from_hub_or_disk(args: LoraArgs, pin: Pin, what: str, load: Callable[..., T
     from huggingface_hub import snapshot_download
     from safetensors import SafetensorError
 
+    from supervisor.worker.hub import hub_answers
+
     path = local_path(args.model, Path.cwd())
     try:
         if path is None and not hub_answers(args.model, str(pin.revision)):
@@ -123,25 +124,6 @@ def _from_hub_or_disk(args: LoraArgs, pin: Pin, what: str, load: Callable[..., T
             f"args.model: the {what} of {args.model} cannot be loaded ({_first_line(error)})",
             "name a causal language model that the installed transformers knows, whole and readable",
         ) from error
-
-
-@functools.cache
-def hub_answers(name: str, revision: str) -> bool:
-    """Whether the hub can be asked about a model, found out with one question.
-
-    transformers asks for a dozen files, and repeats each question for half a minute before
-    it turns to the cache, some of them even when told to use the cache only.
-    """
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
-
-    try:
-        HfApi().model_info(name, revision=revision, timeout=10.0)
-    except (RepositoryNotFoundError, RevisionNotFoundError):
-        return True  # an answer; loading will say what is wrong
-    except Exception:  # no route, a proxy's page, an outage, offline mode: each raises something else
-        return False
-    return True
 
 
 def _quantization(kind: str, dtype: Any) -> Any:

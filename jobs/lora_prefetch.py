@@ -103,7 +103,7 @@ def fetch_model(args: LoraArgs, pin: Pin) -> Path:
     """
     from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 
-    from jobs.lora_model import hub_answers
+    from supervisor.worker.hub import hub_answers
 
     path = local_path(args.model, Path.cwd())
     if path is not None:

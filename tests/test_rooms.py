@@ -44,7 +44,7 @@ MAY_IMPORT["jobs"] = {"errors", "worker"}
 
 #: A room's own names, and what is allowed against the rule, with its reason.
 EXCEPTIONS = {
-    ("supervisor/job/program.py", "jobs"): "the program's own section is checked by the program's own schema",
+    ("supervisor/job/program.py", "jobs"): "the program's own section and pins are read by the program's own code",
     ("jobs/lora.py", "job"): "reads the job file that it is given",
     ("jobs/lora_prefetch.py", "job"): "reads the job file that it is given",
 }

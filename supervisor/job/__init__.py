@@ -8,7 +8,7 @@ run is under way.
 
 from supervisor.job.load import load_job, read_resolved, resolved_job, resolved_yaml, schema
 from supervisor.job.mathematics import changed_keys, describe_changes, mathematics
-from supervisor.job.program import check_program, is_ours, is_script, program_args, program_argv
+from supervisor.job.program import base_doubt, check_program, is_ours, is_script, program_args, program_argv
 from supervisor.job.schema import Checkpoint, Job, Launch, Recovery
 from supervisor.job.values import Auto, Every, Off, SnapshotEvery
 from supervisor.policy.schedule import Seconds, Steps
@@ -24,6 +24,7 @@ __all__ = [
     "Seconds",
     "SnapshotEvery",
     "Steps",
+    "base_doubt",
     "changed_keys",
     "check_program",
     "describe_changes",

@@ -103,6 +103,24 @@ def check_program(job: Job, cwd: Path) -> None:
         check(parse(job.args), cwd)
 
 
+def base_doubt(run_dir: Path, base: Path) -> str | None:
+    """Why a base model of which no revision is known may be another one than a run was trained on.
+
+    None where its files are those that `jobs.lora` wrote down when the run began.
+    """
+    from jobs.lora_pins import Pin, difference, fingerprint, read_pins
+
+    try:
+        held = read_pins(run_dir / "pins.json").get("model")
+        found = Pin(str(base), files=fingerprint(base, "model"))
+    except (JobError, OSError):
+        held = None
+    if held is None or held.revision or not held.files:
+        return f"no revision of {base} is known"
+    change = difference(held, found)
+    return f"{change} since the run began" if change else None
+
+
 def args_schema() -> dict[str, Any]:
     """The JSON schema of what `jobs.lora` takes under `args`."""
     from jobs.lora_args import LoraArgs

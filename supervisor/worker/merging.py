@@ -17,6 +17,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
 
 from supervisor.checkpoint.contents import EXTRA
 from supervisor.errors import JobError
+from supervisor.worker.hub import at_hand
 from supervisor.worker.resume import Range
 
 #: The head that each of peft's tasks was trained with.
@@ -49,6 +50,7 @@ def merge(checkpoint: Path, target: Path, base: str, revision: str | None) -> li
         JobError: the base cannot be had, is quantised, or does not fit.
     """
     named = f"the base model {base}" + (f" at revision {revision}" if revision else "")
+    base = at_hand(base, revision)
     config = _config(base, revision, named)
     told = json.loads((checkpoint / "adapter_config.json").read_text(encoding="utf-8"))
     kind = _class(told, config, named)

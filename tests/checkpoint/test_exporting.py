@@ -49,9 +49,16 @@ def test_an_adapter_is_two_files_with_the_rights_of_other_files(run_dir: Path, t
     assert [p.name for p in target.parent.iterdir()] == ["adapter"]
 
 
-def test_a_run_gives_its_newest_intact_one(run_dir: Path, tmp_path: Path) -> None:
+def test_a_run_gives_its_newest_intact_one_and_says_what_it_passed_over(run_dir: Path, tmp_path: Path) -> None:
+    assert export(run_dir, {"adapter": tmp_path / "newest"}).remarks == []
     damage(run_dir, 20)
-    assert export(run_dir, {"adapter": tmp_path / "a"}).as_json()["step"] == 10
+    answer = command("export", str(run_dir), "--adapter", str(tmp_path / "a"))
+    assert (answer.returncode, answer.stdout) == (0, f"{tmp_path / 'a'}\n")
+    assert answer.stderr == (
+        "checkpoint-10 was taken, the newest intact one; "
+        "passed over: checkpoint-20 (adapter_model.safetensors: content changed)\n"
+    )
+    assert (tmp_path / "a" / ADAPTER).read_bytes() == contents(10)[ADAPTER]
     damage(run_dir, 10)
     with pytest.raises(JobError, match=r"no intact checkpoint \(checkpoint-20: adapter_model.safetensors: content"):
         export(run_dir, {"adapter": tmp_path / "b"})
@@ -123,9 +130,16 @@ def test_the_base_is_the_one_that_the_state_names_else_the_adapter_s() -> None:
     config = {"base_model_name_or_path": "c", "revision": "r"}
     named = [
         Given(Path("x"), None, state, config).base
-        for state in ({"base": {"name": "s", "revision": "t"}}, {"base": {"name": "s"}}, {"base": {"name": None}}, {})
+        for state in ({"base": {"name": "s", "revision": "t"}}, {"base": {"name": None}}, {})
     ]
-    assert named == [("s", "t"), ("s", None), ("c", "r"), ("c", "r")]
+    assert named == [("s", "t"), ("c", "r"), ("c", "r")]
+    assert Given(Path("x"), None, {"base": {"name": "s"}}, {**config, "revision": None}).base == ("s", None)
+
+
+def test_a_base_that_the_cache_gave_is_asked_for_at_the_revision_that_the_adapter_names() -> None:
+    """With the hub away the model's own name is a directory of the cache."""
+    cached = {"base": {"name": "/home/me/.cache/huggingface/hub/models--c/snapshots/r", "revision": None}}
+    assert Given(Path("x"), None, cached, {"base_model_name_or_path": "c", "revision": "r"}).base == ("c", "r")
 
 
 def test_what_is_trained_besides_the_adapter_is_told(tmp_path: Path) -> None:

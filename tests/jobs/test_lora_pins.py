@@ -9,6 +9,7 @@ from jobs_samples import chat, write_lines
 from jobs.lora_args import LoraArgs
 from jobs.lora_pins import Pin, fingerprint, hold_pins, read_pins
 from supervisor.errors import JobError
+from supervisor.job import base_doubt
 
 OLD, NEW = "1" * 40, "2" * 40
 
@@ -74,6 +75,17 @@ def test_a_changed_file_is_named_and_can_be_accepted(
     assert "supervisor run --accept-changes" in caught.value.remedy
     accepted = hold(local, accept_changes=True)
     assert hold(local) == accepted
+
+
+def test_a_base_without_a_revision_is_doubted_unless_its_files_are_the_pinned_ones(local: LoraArgs) -> None:
+    run_dir, base = Path("run"), Path("base").absolute()
+    assert base_doubt(run_dir, base) == f"no revision of {base} is known"
+    hold(local)
+    assert base_doubt(run_dir, base) is None
+    (base / "config.json").write_text('{"a": 1}')
+    assert base_doubt(run_dir, base) == f"config.json of {base} has changed since the run began"
+    (run_dir / "pins.json").write_text("{")
+    assert base_doubt(run_dir, base) == f"no revision of {base} is known"
 
 
 def test_a_moved_model_with_the_same_content_is_the_same(local: LoraArgs) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +69,31 @@ def test_a_base_that_is_quantised_or_not_there_is_refused(tmp_path: Path) -> Non
     path.write_text(json.dumps({**json.loads(path.read_text()), "quantization_config": {"quant_method": "gptq"}}))
     with pytest.raises(JobError, match=r"quantised \(gptq\)"):
         merge(checkpoint, tmp_path, str(tmp_path / "base"), None)
+
+
+def test_a_base_of_the_hub_comes_from_the_cache_at_its_revision_while_the_hub_does_not_answer(tmp_path: Path) -> None:
+    sha = "f" * 40
+    repository = tmp_path / "hub" / "models--org--tiny"
+    tiny_base().save_pretrained(repository / "snapshots" / sha)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("e" * 40)  # the branch has moved on since the run began
+    checkpoint, target = checkpoint_of(trained(), tmp_path / "checkpoint"), tmp_path / "merged"
+    target.mkdir()
+    request = {"form": "merged", "checkpoint": str(checkpoint), "target": str(target), "base": "org/tiny"}
+    done = subprocess.run(
+        [sys.executable, "-m", "supervisor.worker.exporting"],
+        input=json.dumps({**request, "revision": sha}),
+        env={**os.environ, "HF_HUB_CACHE": str(tmp_path / "hub"), "HF_ENDPOINT": "http://127.0.0.1:9"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, json.loads(done.stdout)) == (
+        0,
+        {"remarks": ["the base has no tokenizer that could be saved with it"]},
+    )
+    assert (target / "model.safetensors").is_file()
+    assert "Retry" not in done.stderr  # each question would be repeated for half a minute
 
 
 def test_an_adapter_of_another_base_is_refused(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from supervisor.checkpoint.verify import Intact, verify
 from supervisor.engine.converting import ask
 from supervisor.engine.state.given import Given, find_given, read_object
 from supervisor.errors import JobError
+from supervisor.job import base_doubt
 from supervisor.journal import JOURNAL
 
 
@@ -77,8 +78,9 @@ def export(checkpoint: Path, targets: Mapping[str, Path]) -> Export:
     if not targets:
         raise JobError("no form to export was named", "give --adapter DIR, --hf DIR or --merged DIR")
     _check_targets(targets)
-    with reading(find_source(checkpoint).path) as marked:
-        source = find_source(marked)  # verified again: from here on nobody deletes it
+    found = find_source(checkpoint)
+    with reading(found.path) as marked:
+        source = replace(find_source(marked), passed=found.passed)  # verified again: from here on nobody deletes it
         for form in targets:
             _check_form(source, form)
         made = Export(source, remarks=_remarks(source, targets))
@@ -167,6 +169,8 @@ def _check_form(source: Given, form: str) -> None:
 def _remarks(source: Given, targets: Mapping[str, Path]) -> list[str]:
     """What is not to be had in the forms that were asked for."""
     told = []
+    if source.passed:
+        told.append(f"{source.path.name} was taken, the newest intact one; passed over: {', '.join(source.passed)}")
     extra = source.manifest is not None and EXTRA in source.manifest.files
     if extra and targets.keys() & {"adapter", "hf"}:
         told.append(f"{EXTRA} (trained, but no part of the adapter) has no place in --adapter and --hf")
@@ -176,8 +180,10 @@ def _remarks(source: Given, targets: Mapping[str, Path]) -> list[str]:
         base = source.state.get("base")
         if isinstance(base, dict) and base.get("quantization"):
             told.append(f"trained on a base quantised with {base['quantization']}, merged into one that is not")
-        if source.base[1] is None:
-            told.append(f"no revision of {source.base[0]} is known: what is there now was taken")
+        name, revision = source.base
+        run_dir = source.path.parents[0 if source.manifest is None else 1]
+        if name is not None and revision is None and (doubt := base_doubt(run_dir, Path(name))):
+            told.append(f"{doubt}: what is there now was taken")
     return told
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from supervisor.checkpoint.contents import ADAPTER, ADAPTER_CONFIG, STATE
 from supervisor.checkpoint.flaws import FlawError, load_json
-from supervisor.checkpoint.inventory import newest_intact
+from supervisor.checkpoint.inventory import Newest, newest_intact
 from supervisor.checkpoint.manifest import Manifest
 from supervisor.checkpoint.refusals import naming
 from supervisor.checkpoint.verify import Intact, verify
@@ -33,22 +33,32 @@ class Given:
         manifest: what was committed; None for `final/`, which has none.
         state: of ``state.json``; of `final/` no more than the base model.
         config: of the adapter; None without one.
+        passed: where a run was named, its newer checkpoints, and why each was passed over.
     """
 
     path: Path
     manifest: Manifest | None
     state: Mapping[str, Any]
     config: Mapping[str, Any] | None
+    passed: tuple[str, ...] = ()
 
     @property
     def base(self) -> tuple[str | None, str | None]:
-        """Name and revision of the base model, as far as they are told."""
+        """Name and revision of the base model, as far as they are told.
+
+        A model that came from the local cache because the hub did not answer has a path for its name in the state, and
+        no revision; the adapter's configuration has both.
+        """
         told, config = self.state.get("base"), self.config or {}
         pairs = [(config.get("base_model_name_or_path"), config.get("revision"))]
         if isinstance(told, dict):
             pairs.insert(0, (told.get("name"), told.get("revision")))
-        name, revision = next((pair for pair in pairs if isinstance(pair[0], str) and pair[0]), (None, None))
-        return name, (revision if isinstance(revision, str) and revision else None)
+        named = [(name, _text(revision)) for name, revision in pairs if _text(name)]
+        return next((pair for pair in named if pair[1]), named[0] if named else (None, None))
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
 
 
 def find_given(path: Path) -> Given:
@@ -81,7 +91,13 @@ def _newest(run_dir: Path) -> Given:
         reasons = [f"{one.path.name}: {getattr(one.verdict, 'reason', '')}" for one in found.rejected]
         listed = f" ({'; '.join(reasons[:3])})" if reasons else ""
         raise JobError(f"{run_dir} holds no intact checkpoint{listed}", "see `supervisor verify`")
-    return _given(found.intact.path, found.intact.verdict.manifest)
+    return replace(_given(found.intact.path, found.intact.verdict.manifest), passed=_passed(found, found.intact.step))
+
+
+def _passed(found: Newest, step: int) -> tuple[str, ...]:
+    told = [(one, getattr(one.verdict, "reason", "")) for one in found.rejected]
+    told += [(one, "the run does not go on from it") for one in found.unwanted]
+    return tuple(f"{one.path.name} ({reason})" for one, reason in told if one.step > step)
 
 
 def _given(checkpoint: Path, manifest: Manifest) -> Given:
