@@ -20,6 +20,7 @@ from typing import Any
 
 from jobs.lora_args import LoraArgs, parse
 from supervisor.errors import JobError
+from supervisor.worker.quiet import hush_advice
 
 #: A batch is cut down when memory does not suffice for it, so it may begin large.
 BATCH = 16
@@ -27,6 +28,7 @@ BATCH = 16
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Answer one request; 2 if it cannot be answered."""
+    hush_advice()
     (path,) = sys.argv[1:] if argv is None else argv
     asked = json.loads(Path(path).read_text())
     try:

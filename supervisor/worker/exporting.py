@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from supervisor.errors import JobError, SupervisorError
+from supervisor.worker.quiet import hush_advice
 
 
 def stock(checkpoint: Path, target: Path, request: Mapping[str, Any]) -> list[str]:
@@ -63,6 +64,7 @@ def answer(forms: Mapping[str, Callable[[Path, Path, Mapping[str, Any]], list[st
     Args:
         forms: what can be asked for under `form`.
     """
+    hush_advice()
     told_to = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     request = json.load(sys.stdin)
