@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from jobs.lora_args import LoraArgs, check, parse
-from supervisor.errors import JobError, MachineError
+from supervisor.errors import JobError, MachineError, SupervisorError
 
 if TYPE_CHECKING:
     from jobs.lora_data import Reading
@@ -49,6 +49,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     from supervisor.job.load import load_job
 
     words = sys.argv[1:] if argv is None else list(argv)
+    if words and words[0] in ("-h", "--help"):
+        sys.stdout.write(str(__doc__))
+        return
     supervised_dir = os.environ.get("SUPERVISOR_RUN_DIR")
     if len(words) != 1 and not (supervised_dir and not words):
         raise JobError(f"{len(words)} arguments were given", "call it as python -m jobs.lora JOB.yaml")
@@ -198,5 +201,16 @@ def _save(trainer: Any, final: Path) -> None:
     log.info("the adapter is in %s", final)
 
 
+def _command() -> None:
+    """The same for people, who are told in a line what was refused; a supervisor reads the exception."""
+    try:
+        main()
+    except SupervisorError as error:
+        if _supervised():
+            raise
+        sys.stderr.write(f"jobs.lora: {error}\n")
+        sys.exit(error.exit_code)
+
+
 if __name__ == "__main__":
-    main()
+    _command()

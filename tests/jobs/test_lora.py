@@ -60,7 +60,7 @@ def test_one_process_trains_evaluates_and_leaves_an_adapter_that_loads(tiny_base
 
     write_lines(tmp_path / "chat.jsonl", [chat("other", "data")])
     changed = run(command, tmp_path)
-    assert changed.returncode != 0
+    assert changed.returncode == 2
     assert "args.data: chat.jsonl of chat.jsonl has changed since the run began" in changed.stderr
     assert "supervisor run --accept-changes" in changed.stderr
 
@@ -78,7 +78,19 @@ def test_two_processes_train_one_model_on_tokens_made_once(tiny_base: Path, tmp_
     assert files == ["README.md", "adapter_config.json", "adapter_model.safetensors"]
 
 
-def test_a_wrong_call_says_how_to_call_it(tmp_path: Path) -> None:
-    done = run([sys.executable, "-m", "jobs.lora"], tmp_path)
-    assert done.returncode != 0
-    assert "call it as python -m jobs.lora JOB.yaml" in done.stderr
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "jobs.lora: 0 arguments were given; call it as python -m jobs.lora JOB.yaml\n"),
+        (["--none"], "jobs.lora: --none: No such file or directory; give the path of a readable job file\n"),
+    ],
+)
+def test_a_wrong_call_says_how_to_call_it(tmp_path: Path, words: list[str], said: str) -> None:
+    done = run([sys.executable, "-m", "jobs.lora", *words], tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", said)
+
+
+def test_help_says_how_it_is_run(tmp_path: Path) -> None:
+    done = run([sys.executable, "-m", "jobs.lora", "--help"], tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "supervisor run JOB.yaml" in done.stdout
