@@ -4,8 +4,9 @@
 
 DIR then holds `train.jsonl`, `eval.jsonl` and `base/`, a Llama of a few million
 parameters that has read the standard library's source for half a minute. It
-needs no network. What is there already and was made by the same recipe is kept;
-DIR appears whole or not at all, so that a killed build is simply done again.
+needs no network. What is there already and was made by the same recipe is kept,
+what another made is replaced; DIR appears whole or not at all, so that a killed
+build is simply done again.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ import json
 import os
 import platform
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from jobs.demo_corpus import library_sources, pairs
@@ -77,6 +80,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if name not in {"version", "python"}:
             parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=default, metavar="N")
     options = vars(parser.parse_args(argv))
+    _leave_tidily()
     make(options.pop("directory"), Recipe(**options))
 
 
@@ -93,18 +97,22 @@ def make(directory: Path, recipe: Recipe, fill: Callable[[Path, Recipe], None] |
         MachineError: this Python comes without its library's source.
     """
     directory = directory.absolute()
-    if made_by(directory) == asdict(recipe):
+    _sweep(directory)
+    before, asked = made_by(directory), asdict(recipe)
+    if before == asked:
         _say(f"demo assets are in {directory}")
         return
-    if directory.exists() and made_by(directory) is None and any(directory.iterdir()):
+    if directory.exists() and before is None and any(directory.iterdir()):
         raise FileExistsError(f"{directory} holds something that this did not make; name another directory")
+    if before is not None:
+        changed = (f"{key} {before.get(key)} → {value}" for key, value in asked.items() if before.get(key) != value)
+        _say(f"demo assets in {directory} are made anew: {', '.join(changed)}")
     directory.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(directory)
     partial = directory.with_name(f"{_PARTIAL}{directory.name}-{os.getpid()}")
     partial.mkdir()
     try:
         (fill or fill_directory)(partial, recipe)
-        (partial / RECIPE).write_text(json.dumps(asdict(recipe), indent=1) + "\n")
+        (partial / RECIPE).write_text(json.dumps(asked, indent=1) + "\n")
         if directory.exists():
             shutil.rmtree(directory)
         partial.rename(directory)
@@ -234,6 +242,21 @@ def _blocks(tokenizer: Any, texts: Sequence[str], recipe: Recipe) -> Any:
 
 def _write_rows(path: Path, rows: Sequence[Any]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def _leave_tidily() -> None:
+    """Have the signals that end this process do so as an exception, which takes what is half made along.
+
+    The terminal and `supervisor demo` may both send one: what comes after the first changes nothing.
+    """
+
+    def leave(signum: int, frame: FrameType | None) -> None:
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, lambda signum, frame: None)
+        raise SystemExit(128 + signum)
+
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, leave)
 
 
 def _sweep(directory: Path) -> None:

@@ -1,6 +1,7 @@
 """The demo's assets: from the library's source, the same every time, whole or not there."""
 
 import json
+import signal
 import subprocess
 import sys
 from dataclasses import asdict, replace
@@ -87,11 +88,15 @@ def must_not(directory: Path, recipe: Recipe) -> None:
     raise AssertionError("made again")
 
 
-def test_what_is_there_is_kept_until_the_recipe_changes(tmp_path: Path) -> None:
+def test_what_is_there_is_kept_until_the_recipe_changes_and_that_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     make(tmp_path / "assets", SMALL, note)
     make(tmp_path / "assets", SMALL, must_not)
+    assert "anew" not in capsys.readouterr().err
     make(tmp_path / "assets", replace(SMALL, steps=3), note)
     assert (tmp_path / "assets" / "steps.txt").read_text() == "3"
+    assert f"demo assets in {tmp_path / 'assets'} are made anew: steps 2 → 3\n" in capsys.readouterr().err
 
 
 def test_a_build_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
@@ -114,6 +119,29 @@ def test_a_killed_build_leaves_nothing_that_looks_done(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 1  # the killed one's partial directory
     make(tmp_path / "assets", SMALL, note)
     assert [path.name for path in tmp_path.iterdir()] == ["assets"]
+
+
+def test_what_killed_builds_left_goes_also_where_nothing_has_to_be_made(tmp_path: Path) -> None:
+    make(tmp_path / "assets", SMALL, note)
+    (tmp_path / ".partial-assets-0").mkdir()  # no process has this number
+    make(tmp_path / "assets", SMALL, must_not)
+    assert [path.name for path in tmp_path.iterdir()] == ["assets"]
+
+
+@pytest.mark.parametrize("signals", [[signal.SIGTERM], [signal.SIGINT, signal.SIGTERM]])
+def test_a_build_that_is_asked_to_end_takes_what_it_made_along(tmp_path: Path, signals: list[signal.Signals]) -> None:
+    """Ctrl-C comes from the terminal, and then `supervisor demo` ends the build."""
+    command = [sys.executable, "-m", "jobs.demo_assets", str(tmp_path / "assets")]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]) as build:
+        assert build.stderr is not None
+        assert "functions with a docstring" in build.stderr.readline()
+        assert list(tmp_path.iterdir()) != []
+        for one in signals:
+            build.send_signal(one)
+        said = build.stderr.read()
+    assert "Traceback" not in said
+    assert build.returncode == 128 + signals[0]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_directory_with_something_else_in_it_is_left_alone(tmp_path: Path) -> None:
