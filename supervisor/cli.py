@@ -117,10 +117,10 @@ def run(
 
     loaded = load_job(job, overrides)
     if detach:
-        from supervisor.engine.opening import check_directory
+        from supervisor.engine.opening import make_directory
         from supervisor.launch.detach import detach as leave_terminal
 
-        check_directory(loaded.run_dir)
+        make_directory(loaded.run_dir)
 
         arguments = [a for a in sys.argv[1:] if a != "--detach"]
         sys.exit(leave_terminal(arguments, loaded.run_dir))

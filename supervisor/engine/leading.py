@@ -30,6 +30,7 @@ from supervisor.engine.opening import (
     check_terms,
     history,
     is_done,
+    make_directory,
     max_steps,
 )
 from supervisor.engine.ranks.predecessor import end_supervisor, end_workers
@@ -77,6 +78,7 @@ def lead(job: Job, terms: Terms, world: World, stand: Stand) -> ExitCode:
         return ExitCode.FINISHED
     if not done and (before.run_id is None or terms.fresh or terms.accept_changes):
         check_program(job, Path.cwd())
+    make_directory(job.run_dir)
     try:
         lease = acquire(
             job.run_dir,

@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,37 +54,55 @@ class Opened:
     ledger: Ledger
 
 
-def check_directory(run_dir: Path) -> None:
-    """Make the run directory, or see that what is there is a run's.
+def make_directory(run_dir: Path) -> None:
+    """Make the run directory, unless what is there is a run's.
 
     Raises:
         DiskError: it cannot be made or written.
         JobError: it holds something else.
     """
-    try:
+    check_directory(run_dir)
+    with _as_run_directory(run_dir):
         run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        entries = os.listdir(run_dir)  # noqa: PTH208 - only the names
-    except OSError as error:
-        raise DiskError(
-            f"{run_dir} cannot be used as run directory: {error.strerror}", "choose another with `run_dir`"
-        ) from error
-    if not os.access(run_dir, os.W_OK | os.X_OK):
-        raise DiskError(f"{run_dir} is not writable", "change its permissions, or choose another with `run_dir`")
-    # What a start leaves that came no further, `submit` before it, and `prefetch`.
-    ours = ("lease", "logs", "supervisor.log", "control", "pins.json", "cache")
-    if JOURNAL in entries:
-        return
-    if not all(entry.startswith(ours) for entry in entries):
-        raise JobError(
-            f"{run_dir} is not empty and holds no run ({', '.join(sorted(entries)[:3])} …)",
-            "choose another `run_dir`, or empty it",
-        )
     room = os.statvfs(run_dir)
-    if room.f_bavail * room.f_frsize < FLOOR_BYTES:
+    if not (run_dir / JOURNAL).exists() and room.f_bavail * room.f_frsize < FLOOR_BYTES:
         raise DiskError(
             f"{run_dir} has {room.f_bavail * room.f_frsize} bytes left, too little for two checkpoints",
             "make room, or choose another `run_dir`",
         )
+
+
+def check_directory(run_dir: Path) -> None:
+    """See that what is there is a run's, before anything else is looked at; nothing is made.
+
+    Raises:
+        DiskError: it cannot be read or written.
+        JobError: it holds something else.
+    """
+    with _as_run_directory(run_dir):
+        try:
+            entries = os.listdir(run_dir)  # noqa: PTH208 - only the names
+        except FileNotFoundError:
+            return
+    if not os.access(run_dir, os.W_OK | os.X_OK):
+        raise DiskError(f"{run_dir} is not writable", "change its permissions, or choose another with `run_dir`")
+    # What a start leaves that came no further, `submit` before it, and `prefetch`.
+    ours = ("lease", "logs", "supervisor.log", "control", "pins.json", "cache")
+    if JOURNAL not in entries and not all(entry.startswith(ours) for entry in entries):
+        raise JobError(
+            f"{run_dir} is not empty and holds no run ({', '.join(sorted(entries)[:3])} …)",
+            "choose another `run_dir`, or empty it",
+        )
+
+
+@contextmanager
+def _as_run_directory(run_dir: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DiskError(
+            f"{run_dir} cannot be used as run directory: {error.strerror}", "choose another with `run_dir`"
+        ) from error
 
 
 def history(run_dir: Path) -> Ledger:

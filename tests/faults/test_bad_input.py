@@ -125,6 +125,7 @@ def lora(tmp_path: Path, **changes: Any) -> dict[str, Any]:
 
 def test_data_that_is_missing_or_broken_is_named_with_its_line(refused: Refused, tmp_path: Path) -> None:
     assert "nowhere.jsonl" in refused(lora(tmp_path, data=str(tmp_path / "nowhere.jsonl")))
+    assert not (tmp_path / "run").exists()
     (tmp_path / "data.jsonl").write_text('{"text": "a"}\n{"text": "b"}\n{"text": \n')
     said = refused(lora(tmp_path))
     assert "data.jsonl:3: not JSON" in said

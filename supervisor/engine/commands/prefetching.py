@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from supervisor.engine.commands.sweeping import runs_of
-from supervisor.engine.opening import Terms, check_directory, check_terms, history
+from supervisor.engine.opening import Terms, check_terms, history, make_directory
 from supervisor.errors import JobError
 from supervisor.job import Job, check_program, is_ours, load_job, resolved_yaml
 from supervisor.whole import write_whole
@@ -54,7 +54,7 @@ def _bring(job: Job) -> Path:
     """
     check_terms(job, history(job.run_dir), Terms())
     check_program(job, Path.cwd())
-    check_directory(job.run_dir)
+    make_directory(job.run_dir)
     control = job.run_dir / "control"
     control.mkdir(mode=0o700, exist_ok=True)
     asked = control / "prefetch.yaml"

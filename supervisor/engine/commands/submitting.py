@@ -14,7 +14,7 @@ from typing import Any
 
 from supervisor.engine.commands.prefetching import is_prefetched
 from supervisor.engine.commands.sweeping import Run, runs_of
-from supervisor.engine.opening import Terms, check_directory, check_terms, history, is_done
+from supervisor.engine.opening import Terms, check_terms, history, is_done, make_directory
 from supervisor.errors import DiskError, JobError, OwnedError
 from supervisor.job import Job, check_program, load_job
 from supervisor.job.file import apply_override, read_document
@@ -109,7 +109,7 @@ def submit(
         return made
     _make(first.run_dir)
     for run in runs:
-        check_directory(run.job.run_dir)
+        make_directory(run.job.run_dir)
         for name in ("control", "logs"):
             (run.job.run_dir / name).mkdir(mode=0o700, exist_ok=True)
     control = first.run_dir / "control"
