@@ -17,6 +17,7 @@ its size and its first and last MiB.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket
 from collections.abc import Callable, Mapping
@@ -29,6 +30,8 @@ import xxhash
 from jobs.lora_args import LoraArgs
 from jobs.lora_check import local_path
 from supervisor.errors import JobError
+
+log = logging.getLogger(__name__)
 
 Kind = Literal["model", "dataset"]
 
@@ -88,14 +91,13 @@ def hold_pins(args: LoraArgs, run_dir: Path, resolve: Resolve, *, accept_changes
         for key, kind, name, revision in asked
         if name is not None
     }
-    if not accept_changes:
-        for key in held.keys() & found.keys():
-            if change := difference(held[key], found[key]):
-                raise JobError(
-                    f"args.{key}: {change} since the run began",
-                    "put back what it was, or go on with what it is now: supervisor run --accept-changes",
-                    str(path),
-                )
+    for key in sorted(held.keys() & found.keys()):
+        if change := difference(held[key], found[key]):
+            said = f"args.{key}: {change} since the run began"
+            if not accept_changes:
+                remedy = "put back what it was, or go on with what it is now: supervisor run --accept-changes"
+                raise JobError(said, remedy, str(path))
+            log.warning("accepted: %s", said)
     if found != held:
         _write(path, found)
     return found

@@ -141,6 +141,17 @@ def check_terms(job: Job, ledger: Ledger, terms: Terms) -> None:
         )
 
 
+def accepted(job: Job, ledger: Ledger, terms: Terms) -> list[str]:
+    """The keys in which a run's mathematics change, as its user accepts, each with its old and new value."""
+    under_way = ledger.run_id is not None and not terms.fresh
+    if not (terms.accept_changes and under_way) or ledger.mathematics == mathematics(job):
+        return []
+    try:
+        return describe_changes(read_resolved(job.run_dir / "job.yaml"), job)
+    except JobError:
+        return ["nobody knows what, its job.yaml is lost or damaged"]
+
+
 def forgives(terms: Terms, ledger: Ledger) -> bool:
     """Whether a run that gave up may go on: it is forgiven, or what it gave up for is accepted."""
     return terms.forgive or (terms.accept_changes and ACCEPT in (ledger.gave_up or ""))
@@ -189,6 +200,8 @@ def open_run(job: Job, journal: Journal, ledger: Ledger, terms: Terms) -> Opened
         _abandon(job.run_dir, ledger.lineage)
     for name in ("checkpoints", "logs", "control"):
         (job.run_dir / name).mkdir(mode=0o700, exist_ok=True)
+    changes = accepted(job, ledger, terms)
+    changed: dict[str, Any] = {"changes": changes} if changes else {}
     record = journal.append(
         "run_started",
         run_id=run_id,
@@ -197,6 +210,7 @@ def open_run(job: Job, journal: Journal, ledger: Ledger, terms: Terms) -> Opened
         **{flag: True for flag in ("fresh", "accept_changes") if getattr(terms, flag)},
         **({"forgive": True} if forgives(terms, ledger) else {}),
         **({"continued": True} if ledger.finished else {}),
+        **changed,
     )
     write_whole(job.run_dir / "job.yaml", resolved_yaml(job))
     return Opened(run_id, fold([as_mapping(record)], ledger))

@@ -19,6 +19,7 @@ Tell = Callable[[str, Mapping[str, Any]], None]
 
 #: What is in no journal; of a node that does not lead nothing is.
 _UNWRITTEN = {
+    "accepted": "goes on although the job file changes what is computed: {changes}",
     "unsaved": "{detail}",
     "continued": "it had finished at step {step}, and more are asked for: a learning rate that depends on their number "
     "goes on as if {max_steps} had been meant from the beginning",

@@ -113,7 +113,7 @@ def event(record: Record) -> str | None:  # noqa: PLR0911, PLR0912 - one case pe
     step, cause = record.count("step"), record.text("cause")
     match record.event:
         case "run_started":
-            return f"run {one_line(record.text('name'))} started"
+            return f"run {one_line(record.text('name'))} started{_accepted(record.fields.get('changes'))}"
         case "attempt_started":
             return f"{head}{_processes(record.count('world_size'))} starting"
         case "training_started":
@@ -193,6 +193,17 @@ def _noticed(record: Record) -> str:
     if record.fields.get("withdrawn") is True:
         return f"notice withdrawn: {kind}"
     return f"notice: {kind}" + (f", at {clock(deadline)}" if deadline is not None else "")
+
+
+def _accepted(changes: object) -> str:
+    """What of a run's mathematics was changed on the way.
+
+    >>> _accepted(["args.r 8 → 16"]), _accepted(None)
+    ('; accepted: args.r 8 → 16', '')
+    """
+    if not isinstance(changes, list) or not changes:
+        return ""
+    return f"; accepted: {one_line('; '.join(map(str, changes)))}"
 
 
 def _stood_in(ranks: object) -> str:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.engine.opening import Terms, check_terms, forgives
+from supervisor.engine.opening import Terms, accepted, check_terms, forgives
 from supervisor.errors import GaveUpError
-from supervisor.job import Job, mathematics
+from supervisor.job import Job, mathematics, resolved_yaml
 from supervisor.policy.ledger import Ledger
 
 CHANGED = "user_error: eval.jsonl has changed since the run began; go on with what it is now: --accept-changes"
@@ -37,3 +37,14 @@ def test_to_accept_changes_forgives_nothing_else(tmp_path: Path) -> None:
     job = Job(program="p.py", run_dir=tmp_path)
     with pytest.raises(GaveUpError):
         check_terms(job, gave_up(job, "the same came twice"), Terms(accept_changes=True))
+
+
+def test_each_change_that_is_accepted_is_named(tmp_path: Path) -> None:
+    before = Job(program="p.py", run_dir=tmp_path, args={"r": 8, "seed": 1, "max_steps": 10})
+    ledger = replace(Ledger(), run_id="a", mathematics=mathematics(before))
+    now = Job(program="p.py", run_dir=tmp_path, args={"r": 16, "max_steps": 20})
+    assert accepted(now, ledger, Terms(accept_changes=True)) == ["nobody knows what, its job.yaml is lost or damaged"]
+    (tmp_path / "job.yaml").write_text(resolved_yaml(before))
+    assert accepted(now, ledger, Terms(accept_changes=True)) == ["args.r 8 → 16", "args.seed 1 → (absent)"]
+    assert accepted(before, ledger, Terms(accept_changes=True)) == []
+    assert accepted(now, ledger, Terms(accept_changes=True, fresh=True)) == []

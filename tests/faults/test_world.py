@@ -57,7 +57,9 @@ def test_a_finished_run_goes_on_only_as_it_is_asked_to(tmp_path: Path) -> None:
     run.wait_for_event("attempt_started", 3)
     run.signal_tree(signal.SIGTERM)
     assert run.wait(5.0) == 75
+    assert "goes on although the job file changes what is computed: args.rows (absent) → 32\n" in run.said()
     assert run.journal("run_started")[-1].fields["accept_changes"] is True
+    assert run.journal("run_started")[-1].fields["changes"] == ["args.rows (absent) → 32"]
     assert run.journal("attempt_started")[-1].fields["resume_step"] == 6
     assert run.run("--set", "args.max_steps=7") == 2  # the change is the run's mathematics now
     assert "args.rows 32 → (absent)" in run.said()

@@ -65,7 +65,7 @@ def test_what_has_not_changed_goes_on(local: LoraArgs) -> None:
     ],
 )
 def test_a_changed_file_is_named_and_can_be_accepted(
-    file: str, content: bytes | None, change: str, local: LoraArgs
+    file: str, content: bytes | None, change: str, local: LoraArgs, caplog: pytest.LogCaptureFixture
 ) -> None:
     hold(local)
     Path(file).unlink() if content is None else Path(file).write_bytes(content)
@@ -73,7 +73,9 @@ def test_a_changed_file_is_named_and_can_be_accepted(
         hold(local)
     assert caught.value.problem == f"{change} since the run began"
     assert "supervisor run --accept-changes" in caught.value.remedy
+    assert caplog.messages == []
     accepted = hold(local, accept_changes=True)
+    assert caplog.messages == [f"accepted: {change} since the run began"]
     assert hold(local) == accepted
 
 
