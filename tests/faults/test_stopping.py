@@ -114,13 +114,15 @@ def test_ctrl_c_stop_and_a_lost_terminal_are_obeyed_and_the_same_command_goes_on
     run.start().wait_at("step-11", ranks=1)
     stopped = command("stop", str(run.run_dir))
     assert (stopped.returncode, run.wait(1.0)) == (0, 130), stopped.stderr
-    assert "has stopped" in stopped.stderr
+    job = run.run_dir / "job.yaml"
+    said = f"{run.run_dir} has stopped; the same command as before, or `supervisor run {job}`, goes on from there\n"
+    assert stopped.stderr == said
     assert run.journal("run_stopped")[-1].fields["by"].startswith("`supervisor stop`")
     assert told(run, "verify")["resume_from"] == str(run.run_dir / "checkpoints" / "checkpoint-10")
     run.let_go("step-11")
     assert command("stop", str(run.run_dir)).returncode == 2  # nobody runs it now
 
-    assert run.run("--detach") == 0
+    assert command("run", "--detach", str(job)).returncode == 0
     until(lambda: run.journal("run_finished"), "end of the detached run")
     until(lambda: not run.board().exists(), "end of the board")
     assert_same(run, alone)

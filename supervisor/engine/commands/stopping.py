@@ -44,7 +44,9 @@ def stop(run_dir: Path, *, wait: bool) -> str:
                 f"the owner of {run_dir} has not stopped within {PATIENCE_S:.0f} s", "see `supervisor status`"
             )
         time.sleep(0.1)
-    return f"{run_dir} has stopped; `supervisor run` goes on from there"
+    job = run_dir / "job.yaml"  # as the run last had it, whatever the file is called that it was started with
+    same = f", or `supervisor run {job}`," if job.is_file() else ""
+    return f"{run_dir} has stopped; the same command as before{same} goes on from there"
 
 
 def _cancel(run_dir: Path) -> str:
