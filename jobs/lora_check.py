@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,8 +59,11 @@ def check(args: LoraArgs, base_dir: Path) -> None:
     check_data("data", args.data, args, base_dir)
     if args.eval_data is not None:
         check_data("eval_data", args.eval_data, args, base_dir)
-    if args.chat_template is not None and not (base_dir / Path(args.chat_template).expanduser()).is_file():
-        raise JobError(f"args.chat_template: there is no file {args.chat_template}", "name a Jinja template file")
+    if args.chat_template is not None:
+        path = base_dir / Path(args.chat_template).expanduser()
+        if not path.is_file():
+            shown = _shown(args.chat_template, path)
+            raise JobError(f"args.chat_template: there is no file {shown}", "name a Jinja template file")
     if args.quantization != "none":
         need_package(("bitsandbytes",), f"quantization: {args.quantization}")
     asked = args.given_training().get("report_to", [])
@@ -85,6 +89,15 @@ def local_path(name: str, base_dir: Path) -> Path | None:
     return None if _HUB_NAME.fullmatch(name) else path
 
 
+def _shown(name: str, path: Path) -> str:
+    """A path as the job file has it, and what it stands for here.
+
+    >>> _shown("../train.jsonl", Path("/home/me/../train.jsonl")), _shown("/data/x", Path("/data/x"))
+    ('../train.jsonl (/home/train.jsonl)', '/data/x')
+    """
+    return name if Path(name).is_absolute() else f"{name} ({os.path.normpath(path)})"
+
+
 def check_model(name: str, base_dir: Path) -> None:
     """Refuse a local path that holds no model.
 
@@ -94,25 +107,26 @@ def check_model(name: str, base_dir: Path) -> None:
     path = local_path(name, base_dir)
     if path is None:
         return
+    shown = _shown(name, path)
     if not path.exists():
-        raise JobError(f"args.model: there is no {name}", "name a model directory, or a model of the hub as org/name")
+        raise JobError(f"args.model: there is no {shown}", "name a model directory, or a model of the hub as org/name")
     if not path.is_dir():
-        raise JobError(f"args.model: {name} is a file", "name the directory that holds config.json")
+        raise JobError(f"args.model: {shown} is a file", "name the directory that holds config.json")
     if not (path / "config.json").is_file():
         if (path / "adapter_config.json").is_file():
             raise JobError(
-                f"args.model: {name} is an adapter, not a base model",
+                f"args.model: {shown} is an adapter, not a base model",
                 f"name its base model {_base_of(path)}here, and the adapter's checkpoint under start_from",
             )
         raise JobError(
-            f"args.model: {name} is no model, it has no config.json", "name a directory made by save_pretrained"
+            f"args.model: {shown} is no model, it has no config.json", "name a directory made by save_pretrained"
         )
     try:
         json.loads((path / "config.json").read_bytes())
     except (OSError, ValueError) as error:
-        raise JobError(f"args.model: {name}/config.json is not readable JSON", "copy the model again") from error
+        raise JobError(f"args.model: {path}/config.json is not readable JSON", "copy the model again") from error
     if not any(path.glob("*.safetensors")) and not any(path.glob("*.bin")):
-        raise JobError(f"args.model: {name} holds no weights", "it needs *.safetensors files beside config.json")
+        raise JobError(f"args.model: {shown} holds no weights", "it needs *.safetensors files beside config.json")
 
 
 def check_data(key: str, name: str, args: LoraArgs, base_dir: Path) -> None:
@@ -124,16 +138,17 @@ def check_data(key: str, name: str, args: LoraArgs, base_dir: Path) -> None:
     path = local_path(name, base_dir)
     if path is None:
         return
+    shown = _shown(name, path)
     if not path.exists():
         raise JobError(
-            f"args.{key}: there is no {name}", "name a JSONL or Parquet file, or a data set of the hub as org/name"
+            f"args.{key}: there is no {shown}", "name a JSONL or Parquet file, or a data set of the hub as org/name"
         )
     if path.is_dir():
         if not any(file.is_file() for file in path.rglob("*")):
-            raise JobError(f"args.{key}: {name} is an empty directory", "put JSONL or Parquet files into it")
+            raise JobError(f"args.{key}: {shown} is an empty directory", "put JSONL or Parquet files into it")
         return
     if not name.endswith(DATA_FILES):
-        raise JobError(f"args.{key}: {name} is no kind of file that is known", f"allowed are {', '.join(DATA_FILES)}")
+        raise JobError(f"args.{key}: {shown} is no kind of file that is known", f"allowed are {', '.join(DATA_FILES)}")
     try:
         if name.endswith(PARQUET):
             _check_parquet(key, name, path)
@@ -141,7 +156,7 @@ def check_data(key: str, name: str, args: LoraArgs, base_dir: Path) -> None:
             check_lines(path, args, max_bytes=CHECKED_BYTES)
     except (OSError, EOFError) as error:  # EOFError: a gzip file that was cut off
         reason = getattr(error, "strerror", None) or error
-        raise JobError(f"args.{key}: {name} cannot be read ({reason})", "mend the file") from error
+        raise JobError(f"args.{key}: {shown} cannot be read ({reason})", "mend the file") from error
 
 
 def check_lines(path: Path, args: LoraArgs, max_bytes: int | None = None) -> None:

@@ -40,10 +40,23 @@ def test_good_files_pass(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["./data", "../data", "~/no-such-data", "/no/such", "train.jsonl", "x.parquet", "a/b/c"]
+    ("name", "place"),
+    [
+        ("./data", " ({here}/data)"),
+        ("../data", " ({above}/data)"),
+        ("~/no-such-data", " ({home}/no-such-data)"),
+        ("/no/such", ""),
+        ("train.jsonl", " ({here}/train.jsonl)"),
+        ("x.parquet", " ({here}/x.parquet)"),
+        ("a/b/c", " ({here}/a/b/c)"),
+    ],
 )
-def test_what_looks_like_a_path_and_is_not_there_is_refused(name: str, tmp_path: Path) -> None:
-    assert refusal(tmp_path, data=name).problem == f"args.data: there is no {name}"
+def test_what_looks_like_a_path_and_is_not_there_is_refused_with_its_place(
+    name: str, place: str, tmp_path: Path
+) -> None:
+    shown = name + place.format(here=tmp_path, above=tmp_path.parent, home=Path.home())
+    assert refusal(tmp_path, data=name).problem == f"args.data: there is no {shown}"
+    assert refusal(tmp_path, eval_data=name).problem == f"args.eval_data: there is no {shown}"
 
 
 @pytest.mark.parametrize(
@@ -127,7 +140,7 @@ def test_an_empty_directory_of_data_is_refused(tmp_path: Path) -> None:
 )
 def test_a_directory_that_is_no_model_is_refused(files: tuple, problem: str, tmp_path: Path) -> None:
     model_dir(tmp_path / "base", *files)
-    assert problem in refusal(tmp_path, model="base").problem
+    assert f"base ({tmp_path}/base) {problem}" in refusal(tmp_path, model="base").problem
 
 
 def test_a_model_that_is_a_file_or_has_a_broken_configuration_is_refused(tmp_path: Path) -> None:
@@ -160,4 +173,4 @@ def test_packages_that_a_key_needs_are_looked_for(tmp_path: Path) -> None:
 
 
 def test_a_chat_template_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    assert "there is no file" in refusal(tmp_path, chat_template="chat.jinja").problem
+    assert f"no file chat.jinja ({tmp_path}/chat.jinja)" in refusal(tmp_path, chat_template="chat.jinja").problem
