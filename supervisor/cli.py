@@ -219,7 +219,7 @@ def why(run_dir: Path, as_json: bool) -> None:
 @_JSON
 @_reads
 def verify(run_dir: Path, as_json: bool) -> None:
-    """Each checkpoint: intact, torn (and why), foreign."""
+    """Each checkpoint: intact, torn (and why), foreign; exit code 0 whatever they are."""
     from supervisor.engine.commands.inspecting import inspect
 
     told = inspect(run_dir)

@@ -49,7 +49,7 @@ def metrics(told: Mapping[str, Any], *, run_id: str | None, attempts: int, up: b
         _family("supervisor_step", "gauge", "Newest settled optimizer step.", one(told["step"])),
         _family("supervisor_max_steps", "gauge", "Step at which training ends.", one(told["max_steps"])),
         _family("supervisor_steps_per_second", "gauge", "How fast training goes.", one(told["steps_per_s"])),
-        _family("supervisor_loss", "gauge", "Loss last published.", one(told["loss"])),
+        _family("supervisor_loss", "gauge", "Loss of the newest step, on the first rank.", one(told["loss"])),
         _family("supervisor_attempts_total", "counter", "Launches of the workers.", one(attempts)),
         _family(
             "supervisor_incidents_total",
