@@ -166,15 +166,18 @@ class Board:
 
     def _directory_below(self, root: Path) -> Path:
         directory = root / self._name
-        try:
-            directory.mkdir(mode=0o700)  # exclusive, and never through a link
-        except FileExistsError:
-            if not _is_ours(directory):
-                raise MachineError(
-                    f"{directory} is there already and is not a directory that only you can open",
-                    "have it removed; somebody may be trying to read your training state",
-                ) from None
-        return directory
+        while True:
+            try:
+                directory.mkdir(mode=0o700)  # exclusive, and never through a link
+            except FileExistsError:
+                if not _is_ours(directory):
+                    if not os.path.lexists(directory):
+                        continue  # it was being swept away
+                    raise MachineError(
+                        f"{directory} is there already and is not a directory that only you can open",
+                        "have it removed; somebody may be trying to read your training state",
+                    ) from None
+            return directory
 
     def _open_control(self, ranks: int) -> Control:
         path = self.directory / CONTROL

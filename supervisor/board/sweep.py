@@ -39,6 +39,8 @@ def _swept(directory: Path) -> bool:
         return False
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not os.path.samestat(os.fstat(descriptor), directory.lstat()):
+            return False  # another sweep was faster, and this is somebody's new one
         dead = (directory / ANONYMOUS).exists() or any(dangles(p) for p in directory.iterdir() if is_region(p.name))
         if not dead or holds_regions(directory):
             return False

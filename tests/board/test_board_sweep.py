@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from harness import until
@@ -62,12 +63,58 @@ def test_a_board_that_is_being_taken_is_never_swept_from_under_its_supervisor(tm
     for _ in range(100):
         child = os.fork()
         if child == 0:  # a supervisor that dies without a word, as soon as it has its board
-            made = board(tmp_path)
-            os._exit(0 if (made.directory / CONTROL).exists() and made.hush() is False else 1)
+            code = 1
+            try:
+                made = board(tmp_path)
+                code = 0 if (made.directory / CONTROL).exists() and made.hush() is False else 2
+            finally:
+                os._exit(code)
         kept.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     swept, _ = sweeper.communicate()
     assert set(kept) == {0}
     assert int(swept) > 1
+
+
+OVERTAKEN = """
+import shutil, sys
+from pathlib import Path
+from supervisor.board.store import ANONYMOUS
+from supervisor.board.sweep import sweep_boards
+board, overtaken = Path(sys.argv[1]), []
+def overtake(event, args):
+    if event == "fcntl.flock" and not overtaken:
+        overtaken.append(event)
+        shutil.rmtree(board)
+        board.mkdir(mode=0o700)
+        (board / ANONYMOUS).touch(mode=0o600)
+sys.addaudithook(overtake)
+print(len(overtaken), sweep_boards([board.parent]), board.exists(), len(overtaken))
+"""
+
+
+def test_a_board_that_was_made_where_another_sweep_was_faster_is_not_swept(tmp_path: Path) -> None:
+    end(living_supervisor(tmp_path))
+    said, _ = process(OVERTAKEN, tmp_path / board_name("run1")).communicate()
+    assert said == "0 [] True 1\n"
+
+
+class Fleeting(type(Path())):  # type: ignore[misc]
+    """A directory that is there when it is to be made, and gone at the next look."""
+
+    seen: ClassVar[list[str]] = []
+
+    def mkdir(self, mode: int = 0o777, parents: bool = False, exist_ok: bool = False) -> None:
+        if not self.seen:
+            self.seen.append(self.name)
+            raise FileExistsError(self)
+        super().mkdir(mode, parents, exist_ok)
+
+
+def test_a_board_that_was_swept_away_between_two_looks_is_made_anew(tmp_path: Path) -> None:
+    made = board(Fleeting(tmp_path))
+    assert Fleeting.seen == [board_name("run1")]
+    assert (made.directory / CONTROL).exists()
+    made.remove()
 
 
 def test_who_comes_while_a_board_is_being_swept_waits_and_makes_a_new_one(tmp_path: Path) -> None:
