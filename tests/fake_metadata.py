@@ -134,7 +134,7 @@ class Service(BaseHTTPRequestHandler):
                 if self.fake.over.wait(0.02):
                     return
         elif manner == "late":
-            self.fake.over.wait(0.8)
+            self.fake.over.wait(4.0)
             self.wfile.write(b"HTTP/1.1 200 OK\r\n")
             self.fake.over.wait()
         elif manner == "flood":

@@ -32,7 +32,7 @@ def limited(group: Path, limit_bytes: int) -> Iterator[Path]:
         yield step
     finally:
         for one in (step, job):
-            until(lambda one=one: removed(one), f"end of {one}", 20)
+            until(lambda one=one: removed(one), f"end of {one}")
 
 
 def removed(group: Path) -> bool:

@@ -16,7 +16,7 @@ def test_every_rank_is_told_the_same_whether_it_waits_or_comes_late(tmp_path: Pa
     early = threading.Thread(target=lambda: told.append(wait_at_gate(tmp_path, 7, 0)))
     early.start()
     gate.open(resume_from="a\nb")
-    early.join(20)
+    early.join(60)
     assert told == [{"resume_from": "a\nb"}]
     assert wait_at_gate(tmp_path, 7, 1) == {"resume_from": "a\nb"}
     gate.remove()
@@ -36,7 +36,7 @@ def test_who_waits_at_a_gate_that_is_taken_down_is_not_needed(tmp_path: Path) ->
     waiting = threading.Thread(target=wait)
     waiting.start()
     gate.remove()
-    waiting.join(20)
+    waiting.join(60)
     assert len(ends) == 1
     with pytest.raises(GateClosedError, match="attempt 7 is not needed"):
         wait_at_gate(tmp_path, 7, 0)

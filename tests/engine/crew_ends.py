@@ -82,7 +82,7 @@ class Ends:
             self.pump()
             return condition()
 
-        return until(pumped, what, 10.0)
+        return until(pumped, what)
 
 
 @contextmanager

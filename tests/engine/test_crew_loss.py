@@ -35,7 +35,7 @@ def test_a_node_that_is_lost_while_its_attempt_is_ended_is_lost_in_it_and_not_wa
         crew.begin(order, **ORDERS)
         crew.want(kill=True)
         line.close()
-        until(lambda: crew.look(time.monotonic()) and crew.losses, "loss", 20)
+        until(lambda: crew.look(time.monotonic()) and crew.losses, "loss")
         assert [loss.host for loss in crew.losses] == ["second"]
         assert together([Gang.GONE, *crew.gangs()], lost=True, killing=True) is Gang.GONE
         crew.close_attempt()

@@ -246,7 +246,7 @@ def test_members_go_on_hearing_from_a_leader_that_does_something_long(ends: Ends
             ends.events[1] += ends.lines[1].pump(time.monotonic())
             return time.monotonic() - began_s > PATIENCE_S + 1.0
 
-        until(passed, "end of it", 20.0)
+        until(passed, "end of it")
         return "done"
 
     assert team.attend(work) == "done"
@@ -282,7 +282,7 @@ def team_of(crew: Crew, **patience: float) -> Team:
 
 
 def test_a_node_is_missed_from_when_it_was_seen_last_not_from_when_its_attempt_began(ends: Ends) -> None:
-    team = team_of(ends.crew, join_s=0.0, rejoin_s=0.5)
+    team = team_of(ends.crew, join_s=0.0, rejoin_s=3.0)
     assert team.attendance_now() is Attendance.OVERDUE  # nobody has ever come
     ends.join(1)
     ends.join(2)

@@ -40,12 +40,12 @@ def gpus(driver: Driver, said: list[str]) -> Iterator[Gpus]:
 
 def begun(gpus: Gpus) -> None:
     gpus.begin_attempt()
-    until(gpus.look, "answer", 30)
+    until(gpus.look, "answer")
 
 
 def failed(gpus: Gpus) -> None:
     gpus.ask()
-    until(gpus.look, "answer", 30)
+    until(gpus.look, "answer")
 
 
 def test_without_gpus_nothing_is_asked_and_nothing_waited_for() -> None:
@@ -60,7 +60,7 @@ def test_without_gpus_nothing_is_asked_and_nothing_waited_for() -> None:
 def test_before_there_is_an_answer_nothing_is_known(gpus: Gpus) -> None:
     gpus.begin_attempt()
     assert (gpus.healths, gpus.fault, gpus.words(())) == ((), None, [])
-    until(gpus.look, "answer", 30)
+    until(gpus.look, "answer")
     assert [one.state for one in gpus.healths] == [State.OK, State.OK]
     assert len(gpus.fds) == 1
 
@@ -75,10 +75,10 @@ def test_a_gpu_that_needs_a_reset_is_known_before_an_attempt(driver: Driver, gpu
 def test_what_is_reported_during_an_attempt_is_a_fault_at_once(driver: Driver, gpus: Gpus) -> None:
     begun(gpus)
     driver.does("gpus 2", "xid 0 31", "xid 1 79")
-    until(lambda: gpus.look() and gpus.fault, "fault", 30)
+    until(lambda: gpus.look() and gpus.fault, "fault")
     assert gpus.fault is not None
     assert gpus.fault.evidence == "GPU 1 (GPU-1-fake): Xid 79, it has fallen off the bus"
-    until(lambda: gpus.look() and gpus.words(()), "the program's error", 30)
+    until(lambda: gpus.look() and gpus.words(()), "the program's error")
     assert gpus.words(()) == ["GPU 0 (GPU-0-fake): Xid 31, memory page fault"]
     begun(gpus)  # the next attempt
     assert (gpus.fault, gpus.words(())) == (None, [])
@@ -113,11 +113,11 @@ def test_memory_of_killed_processes_is_waited_for_until_it_is_given_back(driver:
     answers = {gpus.hold({4711, 4710}) for _ in range(3)}
     assert answers == {True}
     driver.does("gpus 2", "process 1 4712 5")
-    until(lambda: not gpus.hold({4711, 4710}), "memory given back", 30)
+    until(lambda: not gpus.hold({4711, 4710}), "memory given back")
 
 
 def test_memory_that_a_silent_driver_counts_is_not_waited_for(driver: Driver, gpus: Gpus) -> None:
     driver.does("gpus 2", "process 1 4711 99")
     begun(gpus)
     driver.does("gpus 2", "process 1 4711 99", "hang 1", "hang 0")
-    until(lambda: not gpus.hold({4711}), "end of the patience", 30)
+    until(lambda: not gpus.hold({4711}), "end of the patience")

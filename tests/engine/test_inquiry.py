@@ -40,11 +40,11 @@ def beat(tmp_path: Path) -> Iterator[Beat]:
 
 
 def answer(inquiry: Inquiry) -> Accounts:
-    return until(inquiry.answer, "answer", 10.0)
+    return until(inquiry.answer, "answer")
 
 
 def test_the_ranks_of_a_node_are_asked_by_their_global_numbers(tmp_path: Path, beat: Beat) -> None:
-    inquiry = Inquiry(tmp_path, lambda: [93, None], limit_s=5.0)
+    inquiry = Inquiry(tmp_path, lambda: [93, None], limit_s=60.0)
     inquiry.ask(1001, [beat, Beat()], tmp_path, 4, native=False)
     four, five = answer(inquiry)
     assert (four.rank, four.pid, four.frames, four.gpu_percent) == (4, beat.pid, ("<string>:<module>",), 93)
@@ -57,14 +57,14 @@ def test_files_that_hang_cost_the_stacks_and_no_more_than_the_time_that_is_given
     (tmp_path / "rank-4.stacks.txt").unlink()
     os.mkfifo(tmp_path / "rank-4.stacks.txt")  # whoever opens it to write waits for a reader
     os.kill(beat.pid, signal.SIGSTOP)
-    inquiry = Inquiry(tmp_path, list, limit_s=0.5)
+    inquiry = Inquiry(tmp_path, list, limit_s=3.0)
     for number in (1, 2):
         began_s = time.monotonic()
         inquiry.ask(number, [beat], tmp_path, 4, native=False)
-        assert time.monotonic() - began_s < 0.2
+        assert time.monotonic() - began_s < 2.0
         [account] = answer(inquiry)
         assert (account.state, account.frames) == ("T", None)
-        assert time.monotonic() - began_s < 2.0
+        assert time.monotonic() - began_s < 20.0
     with (tmp_path / "rank-4.stacks.txt").open("rb") as reader:
         assert b"settled steps [7]" in reader.readline() + reader.readline()
 
@@ -95,7 +95,7 @@ def test_torch_is_asked_for_its_last_collectives_where_it_listens(tmp_path: Path
     torch = threading.Thread(target=dump)
     torch.start()
     try:
-        inquiry = Inquiry(board, list, limit_s=5.0)
+        inquiry = Inquiry(board, list, limit_s=60.0)
         inquiry.ask(2001, [beat, beat], logs, 4, native=False)
         four, five = answer(inquiry)
     finally:

@@ -76,7 +76,7 @@ def test_what_a_machine_never_had_is_not_waited_for_where_its_journal_was_brough
     began_s = time.monotonic()
     found = resuming.look(LEDGER, time.time, brought=True)
     assert (step_of(found), found.missing) == (20, ())
-    assert time.monotonic() - began_s < 5.0
+    assert time.monotonic() - began_s < 9.0  # the looks would take ten
 
 
 def test_one_that_shows_late_is_gone_on_from(run_dir: Path) -> None:
@@ -98,7 +98,7 @@ def test_one_that_never_shows_is_waited_for_no_longer_than_that(run_dir: Path) -
     began_s = time.monotonic()
     found = look_patiently(lambda: look_once(run_dir), patience_s=1.0)
     assert step_of(found) == 20
-    assert 0.25 <= time.monotonic() - began_s < 5.0
+    assert 0.25 <= time.monotonic() - began_s < 20.0
 
 
 def in_turn(outcomes: Iterable[OnDisk | StorageError]) -> Callable[[], OnDisk]:

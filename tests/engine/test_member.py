@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import pytest
 from engine.crew_ends import NoWorkers, order_of
-from harness import until
+from harness import BUSY_S, until
 
 from supervisor.engine.members.member import Member
 from supervisor.engine.members.messages import PARTED, SEEN, WANTED, Seen, Wanted
@@ -62,7 +62,7 @@ class Script:
             self.pump()
             return condition()
 
-        return until(pumped, what, 10.0)
+        return until(pumped, what)
 
     def begin(self, number: int) -> Wanted:
         """An attempt that is under way."""
@@ -153,8 +153,8 @@ def test_a_silent_leader_costs_the_workers_and_a_return_to_it_a_new_attempt(scri
         script.member.step()  # and the leader does not: it is stopped, or cut off
         return script.node.gang is Gang.GONE
 
-    until(ended, "end of the workers", 10.0)
-    assert PATIENCE_S - 1.0 < time.monotonic() - silent_s < PATIENCE_S + 5.0
+    until(ended, "end of the workers")
+    assert PATIENCE_S - 1.0 < time.monotonic() - silent_s < PATIENCE_S + 5.0 + BUSY_S
     script.until(lambda: script.member.line.joined, "member")
     script.say(replace(wanted, kill=True))
     script.until(lambda: script.seen().gang is Gang.GONE, "word of it")

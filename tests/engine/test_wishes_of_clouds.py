@@ -58,7 +58,7 @@ class Listening:
             self.wishes.look(now_s)
             return len(self.written) >= lines
 
-        until(looked, "news", 10.0)
+        until(looked, "news")
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ def test_the_end_of_a_process_that_nobody_has_reaped_is_known(how: str, code: in
     process = subprocess.Popen(["sh", "-c", how])
     descriptor = os.pidfd_open(process.pid)
     try:
-        assert ready([descriptor], 10.0)
+        assert ready([descriptor], 60.0)
         assert exit_of(process.pid, descriptor) == code
         assert process.wait() == code  # it was left for its parent
     finally:
@@ -51,11 +51,11 @@ input()
     parent = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, text=True)
     assert parent.stdin is not None
     try:
-        told = until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text().strip(), "the child", 20)
+        told = until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text().strip(), "the child")
         descriptor = os.pidfd_open(int(told))
         parent.stdin.write("\n")
         parent.stdin.flush()
-        assert ready([descriptor], 20.0)
+        assert ready([descriptor], 60.0)
         assert exit_of(int(told), descriptor) == -signal.SIGSEGV
         os.close(descriptor)
     finally:

@@ -49,4 +49,4 @@ class Process:
             lines = self.told(what, node)
             return lines if len(lines) >= count else None
 
-        return until(found, f"{what} {node}", 20.0)[count - 1]
+        return until(found, f"{what} {node}")[count - 1]

@@ -10,12 +10,12 @@ from itertools import pairwise
 
 import pytest
 from apart import LEADER, Net, allowed, net_between
-from harness import until
+from harness import BUSY_S, until
 from link_processes import Process
 
 from supervisor.link.address import new_token
 
-LIMIT_S = 5.0
+LIMIT_S = 5.0 + BUSY_S
 
 
 pytestmark = pytest.mark.skipif(not allowed(), reason="network namespaces cannot be made here")
@@ -41,7 +41,7 @@ def joined(net: Net) -> Iterator[tuple[Process, Process]]:
 
 def pass_s(seconds: float) -> None:
     end_s = time.monotonic() + seconds
-    until(lambda: time.monotonic() >= end_s, "end of the cut", seconds + 5.0)
+    until(lambda: time.monotonic() >= end_s, "end of the cut", seconds + 60.0)
 
 
 def silence_s(end: Process) -> float:
@@ -84,4 +84,4 @@ def test_a_longer_cut_is_noticed_on_both_sides_and_healed_soon_after_it_ends(net
         healed_s = time.monotonic()
         net.cut(how, False)
         for end in (hub, line):
-            assert float(end.tells("Joined", count=2)[2]) - healed_s < 4.0
+            assert float(end.tells("Joined", count=2)[2]) - healed_s < 4.0 + BUSY_S

@@ -64,7 +64,7 @@ def test_a_leader_that_was_busy_reads_before_it_judges(world: World) -> None:
     world.leader.stopped = True
     world.skip(3.5)
     member.stopped = True  # its beats lie in the kernel
-    world.skipped_s += 3.0
+    world.now_s += 3.0
     world.leader.stopped = False
     world.rounds(2)
     assert world.leader.seen(Lost) == []
@@ -75,7 +75,7 @@ def test_a_member_that_was_busy_reads_before_it_judges(world: World) -> None:
     member.stopped = True
     world.hub.send(1, Frame("plan"))
     world.rounds(2)
-    world.skipped_s += 5.0
+    world.now_s += 5.0
     world.leader.stopped = True
     member.stopped = False
     world.rounds(2)

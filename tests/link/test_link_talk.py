@@ -215,7 +215,7 @@ def test_another_process_takes_a_place_that_has_been_silent(world: World) -> Non
     second = world.line(1)
     for _ in range(20):
         world.pump()  # connects, and says hello
-    world.skipped_s += 4.1
+    world.now_s += 4.1
     world.leader.stopped = False
     world.until(lambda: world.leader.seen(Lost), "loss")
     world.skip(1.0)

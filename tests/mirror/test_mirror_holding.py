@@ -17,7 +17,7 @@ from supervisor.mirror.store import Store
 from supervisor.owner import Owner, this_process
 
 RACER = """
-import sys, time
+import select, sys, time
 from dataclasses import replace
 from supervisor.errors import OwnedError
 from supervisor.mirror.holding import hold
@@ -25,15 +25,15 @@ from supervisor.mirror.store import Store
 from supervisor.owner import this_process
 
 owner = replace(this_process(), boot_id=f"machine-{sys.argv[2]}")
+print("ready", flush=True)
 sys.stdin.readline()
 try:
-    held = hold(Store(sys.argv[1]), owner, wait=time.sleep, watch_s=2.0, poll_s=0.2)
+    held = hold(Store(sys.argv[1]), owner, wait=time.sleep, watch_s=6.0, poll_s=0.2)
 except OwnedError:
-    print("owned")
+    print("owned", flush=True)
 else:
     print("held", held.epoch, flush=True)
-    for _ in range(60):
-        time.sleep(0.1)
+    while not select.select([sys.stdin], [], [], 0.1)[0]:
         held.renew()
 """
 
@@ -58,12 +58,19 @@ def test_of_many_machines_that_start_at_once_one_owns_it(url: str, server: Serve
         )
         for number in range(4)
     ]
+    assert {told(racer) for racer in racers} == {"ready"}
     for racer in racers:
         assert racer.stdin is not None
         racer.stdin.write("go\n")
         racer.stdin.flush()
-    said = sorted(racer.communicate(timeout=120)[0].strip() for racer in racers)
-    assert said == ["held 1", "owned", "owned", "owned"]
+    assert sorted(told(racer) for racer in racers) == ["held 1", "owned", "owned", "owned"]
+    assert [racer.communicate(timeout=120)[0] for racer in racers] == [""] * 4
+
+
+def told(racer: subprocess.Popen[str]) -> str:
+    """The next line that it prints."""
+    assert racer.stdout is not None
+    return racer.stdout.readline().strip()
 
 
 def test_a_silent_owner_elsewhere_is_followed_after_a_while_and_can_write_no_more(anywhere: str) -> None:

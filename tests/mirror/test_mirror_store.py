@@ -80,7 +80,7 @@ def test_a_store_that_always_fails_says_so_in_the_end(through: Store, between: P
     began_s = time.monotonic()
     with pytest.raises(StoreError, match="cannot be used now"):
         through.get("a")
-    assert time.monotonic() - began_s < 20
+    assert time.monotonic() - began_s < 60
 
 
 def test_many_faults_hold_nothing_up_for_good(through: Store, between: Proxy) -> None:

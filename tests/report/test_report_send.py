@@ -24,7 +24,7 @@ def finished(sending: Sending) -> set[str]:
         sending.look()
         return sending.over
 
-    until(over, "end of sending", LIMIT_S + LATE_S + 20)
+    until(over, "end of sending", LIMIT_S + LATE_S + 60)
     return sending.told
 
 
@@ -45,7 +45,7 @@ def test_those_who_answer_are_told_while_others_never_end() -> None:
                 ],
             }
         )
-        until(lambda: people.messages and people.pings, "message and ping", 30)
+        until(lambda: people.messages and people.pings, "message and ping")
         sending.look()
         assert not sending.over
         until(silent.open_ends, "talk with the one who says nothing")
@@ -61,7 +61,7 @@ def test_the_kernel_ends_it_although_nobody_is_left_who_would() -> None:
         began_s = time.monotonic()
         process = subprocess.Popen([sys.executable, "-m", "supervisor.report.send"], stdin=text)
         os.close(text)
-        assert process.wait(LIMIT_S + 20) == -signal.SIGALRM
+        assert process.wait(LIMIT_S + 60) == -signal.SIGALRM
         assert time.monotonic() - began_s >= LIMIT_S - 1
 
 
@@ -77,7 +77,7 @@ def test_an_answer_that_is_no_success_is_none() -> None:
 def test_nobody_sees_an_address_in_the_list_of_processes() -> None:
     with hole() as silent:
         sending = Sending({"messages": [message("u0", f"json://me:T0psecret@127.0.0.1:{silent.port}")]})
-        until(lambda: silent.held, "connection", 30)
+        until(lambda: silent.held, "connection")
         pid = sending._process.pid
         with open(f"/proc/{pid}/cmdline") as words, open(f"/proc/{pid}/environ") as environment:
             assert "T0psecret" not in words.read() + environment.read()

@@ -31,7 +31,7 @@ def driver(tmp_path: Path, library: Path) -> Driver:
 def watch(driver: Driver) -> Iterator[Callable[..., GpuWatch]]:
     made: list[GpuWatch] = []
 
-    def make(*gpus: str, limit_s: float = 3.0) -> GpuWatch:
+    def make(*gpus: str, limit_s: float = 30.0) -> GpuWatch:
         made.append(GpuWatch(gpus or ("0", "1"), limit_s, driver.environment))
         return made[-1]
 
@@ -42,7 +42,7 @@ def watch(driver: Driver) -> Iterator[Callable[..., GpuWatch]]:
 
 def asked(watch: GpuWatch) -> Look:
     watch.ask(time.monotonic())
-    return until(lambda: watch.answer(time.monotonic()), "answer", 30)
+    return until(lambda: watch.answer(time.monotonic()), "answer")
 
 
 def test_fit_gpus_are_named_and_fit(driver: Driver) -> None:
@@ -108,7 +108,7 @@ def test_a_driver_that_is_not_loaded_is_not_known(driver: Driver) -> None:
 
 def test_a_driver_that_hangs_on_one_gpu_leaves_the_others_known(driver: Driver) -> None:
     driver.does("gpus 3", "hang 1")
-    fit, silent, other = look(["0", "1", "2"], 0.5, environment=driver.environment).healths
+    fit, silent, other = look(["0", "1", "2"], 2.0, environment=driver.environment).healths
     assert (fit.state, other.state) == (State.OK, State.OK)
     assert (silent.index, silent.state, silent.words) == (1, State.UNKNOWN, "the driver did not answer")
 
@@ -117,13 +117,13 @@ def test_a_driver_that_hangs_at_once_is_given_up_and_asked_again_later(
     driver: Driver, watch: Callable[..., GpuWatch]
 ) -> None:
     driver.does("hanginit")
-    one = watch("0", limit_s=0.5)
+    one = watch("0", limit_s=1.0)
     begun_s = time.monotonic()
     (silent,) = asked(one).healths
-    assert time.monotonic() - begun_s < 15.0  # the limit, and a busy machine's time to start a process
+    assert time.monotonic() - begun_s < 30.0  # the limit, and a busy machine's time to start a process
     assert (silent.state, silent.words) == (State.UNKNOWN, "the driver did not answer")
     driver.does("gpus 1")
-    until(lambda: one.hear(time.monotonic()) or one.fd is None, "end of the one that hung", 10)
+    until(lambda: one.hear(time.monotonic()) or one.fd is None, "end of the one that hung")
     (found,) = asked(one).healths
     assert found.state is State.OK
 
@@ -136,7 +136,7 @@ def test_an_error_is_heard_as_it_happens_and_belongs_to_its_attempt(
     assert [health.state for health in asked(one).healths] == [State.OK, State.OK]
     assert one.heard == ()
     driver.does("gpus 2", "xid 0 31", "xid 1 45", "xid 1 79")
-    until(lambda: one.hear(time.monotonic()) or (one.heard and len(one.heard[0].xids) == 2), "Xid", 10)
+    until(lambda: one.hear(time.monotonic()) or (one.heard and len(one.heard[0].xids) == 2), "Xid")
     (heard,) = one.heard
     assert (heard.index, heard.uuid, heard.state, heard.xids) == (1, "GPU-1-fake", State.BAD, (45, 79))
     driver.does("gpus 2", "xid 0 31", "xid 1 45", "xid 1 79", "handle 1 15")
@@ -157,7 +157,7 @@ def test_an_error_of_the_program_does_not_blame_the_gpu(driver: Driver, watch: C
     one = watch("0")
     asked(one)
     driver.does("gpus 2", "xid 0 13")
-    until(lambda: one.hear(time.monotonic()) or one.heard, "Xid", 10)
+    until(lambda: one.hear(time.monotonic()) or one.heard, "Xid")
     assert fault_of(one.heard) is None
     assert app_fault(one.heard) == "GPU 0 (GPU-0-fake): Xid 13, graphics engine exception"
 
@@ -166,7 +166,7 @@ def test_a_gpu_that_is_called_unavailable_is_lost(driver: Driver, watch: Callabl
     one = watch("0")
     asked(one)
     driver.does("gpus 2", f"event 0 {0x4000} 0")
-    until(lambda: one.hear(time.monotonic()) or one.heard, "event", 10)
+    until(lambda: one.hear(time.monotonic()) or one.heard, "event")
     assert [health.state for health in one.heard] == [State.BAD]
 
 
@@ -205,4 +205,4 @@ def test_the_process_that_asks_ends_with_whoever_started_it(driver: Driver) -> N
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, env=driver.environment, capture_output=True, text=True, timeout=60, check=False)
     pid = int(done.stdout)
-    until(lambda: not Path(f"/proc/{pid}").exists(), "end of the process that asks", 10)
+    until(lambda: not Path(f"/proc/{pid}").exists(), "end of the process that asks")

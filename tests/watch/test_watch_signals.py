@@ -53,7 +53,7 @@ def test_every_signal_is_read_once_in_the_order_it_came(inbox: Inbox) -> None:
 
 def test_a_signal_wakes_whoever_waits(inbox: Inbox) -> None:
     threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM)).start()
-    assert readable(inbox, patience_s=10.0)
+    assert readable(inbox, patience_s=60.0)
     assert inbox.read() == [signal.SIGTERM]
 
 
@@ -89,5 +89,5 @@ inbox = listen([signal.SIGHUP, signal.SIGTERM])
 signal.raise_signal(signal.SIGHUP)
 print([s.name for s in inbox.read()])
 """
-    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=30)
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == expected

@@ -34,7 +34,7 @@ class Watched:
             self.told += self.watch.events()
             return len(self.told) >= count
 
-        until(there, f"{count} pieces of news, {self.told} came", 10.0)
+        until(there, f"{count} pieces of news, {self.told} came")
         return self.told
 
     def notice(self, at: int = -1) -> Notice:
