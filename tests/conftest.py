@@ -7,6 +7,11 @@ from pathlib import Path
 
 import pytest
 from disks import Ext4
+from hypothesis import HealthCheck, settings
+
+# How long an example takes says more of the machine, and of what else it does, than of the code.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 _FIRST = ("slurm", "faults")
 

@@ -8,13 +8,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from supervisor.board.environment import MARKER, marker
-from supervisor.board.pages import CONTROL, Beat, Control
+from supervisor.board.pages import CONTROL, Beat, Control, Orders
 from supervisor.board.store import board_name
 from supervisor.launch.processes import free_port, marked
 from supervisor.owner import start_ticks
-from tests.harness import Run, send, until
+from tests.harness import Run, orders_on, send, until
 
 
 @dataclass
@@ -44,7 +45,7 @@ class Nodes(Run):
 
     def codes(self, patience_s: float = 180.0) -> list[int]:
         """How all of them left, the leader first."""
-        return [self.wait(patience_s), *(self.members[n].wait(30.0) for n in sorted(self.members))]
+        return [self.wait(patience_s), *(self.members[n].wait(60.0) for n in sorted(self.members))]
 
     def supervisors(self) -> list[subprocess.Popen[bytes]]:
         assert self.process is not None
@@ -53,10 +54,15 @@ class Nodes(Run):
     def pids(self) -> list[int]:
         return [*(one.pid for one in self.supervisors()), *self.workers()]
 
+    def board_of(self, node: int) -> Path:
+        return self.board().with_name(board_name(self.run_id(), node))
+
+    def orders(self) -> list[Orders]:
+        return [orders_on(self.board_of(node)) for node in range(self.count)]
+
     def beats_of(self, node: int) -> list[Beat]:
         try:
-            board = self.board().with_name(board_name(self.run_id(), node))
-            control = Control(board / CONTROL)
+            control = Control(self.board_of(node) / CONTROL)
         except (OSError, IndexError, ValueError):
             return []
         try:

@@ -309,7 +309,9 @@ def test_a_job_that_the_scheduler_says_is_over_is_not_waited_for(tmp_path: Path)
         max_size=12,
     )
 )
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 def test_whatever_follows_whatever_one_lease_holds_and_epochs_grow(tmp_path: Path, stays) -> None:  # type: ignore[no-untyped-def]
     run_dir = Path(tempfile.mkdtemp(dir=tmp_path))
     leases: list[Lease] = []

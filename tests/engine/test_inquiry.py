@@ -44,7 +44,7 @@ def answer(inquiry: Inquiry) -> Accounts:
 
 
 def test_the_ranks_of_a_node_are_asked_by_their_global_numbers(tmp_path: Path, beat: Beat) -> None:
-    inquiry = Inquiry(tmp_path, lambda: [93, None], limit_s=60.0)
+    inquiry = Inquiry(tmp_path, lambda: [93, None], limit_s=10.0)
     inquiry.ask(1001, [beat, Beat()], tmp_path, 4, native=False)
     four, five = answer(inquiry)
     assert (four.rank, four.pid, four.frames, four.gpu_percent) == (4, beat.pid, ("<string>:<module>",), 93)
@@ -95,7 +95,7 @@ def test_torch_is_asked_for_its_last_collectives_where_it_listens(tmp_path: Path
     torch = threading.Thread(target=dump)
     torch.start()
     try:
-        inquiry = Inquiry(board, list, limit_s=60.0)
+        inquiry = Inquiry(board, list, limit_s=10.0)
         inquiry.ask(2001, [beat, beat], logs, 4, native=False)
         four, five = answer(inquiry)
     finally:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from harness import until
 
 from supervisor.board.pages import Beat, Phase
 from supervisor.engine.disk import Disk
@@ -186,7 +187,8 @@ def test_with_a_patience_that_was_set_such_a_program_is_ended_if_its_log_stands_
         with log.open("a") as file:
             file.write(f"{line}\n")
         assert watched.silent(100.0, trains=False) == (None, 100.0)
-        assert disk.do(lambda: None).over  # it does things in order: the look at the log is over, too
+        done = disk.do(lambda: None)
+        until(lambda done=done: done.over, "look at the log")  # things are done in order
     verdict, after_s = watched.silent(1e5, trains=False)
     assert verdict is not None
     assert after_s > 1600.0

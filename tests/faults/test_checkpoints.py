@@ -9,7 +9,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from harness import Run, command
+from harness import BUSY_S, Run, command
 from undisturbed import ALONE, assert_same
 
 from supervisor.checkpoint.manifest import seal
@@ -43,7 +43,7 @@ def start_and_leave(run: Run, *flags: str) -> Record:
     before = len(run.journal("attempt_started"))
     run.start(*flags).wait_for_event("attempt_started", before + 1)
     run.signal_tree(signal.SIGTERM)
-    assert run.wait(5.0) == 75, run.said()
+    assert run.wait(5.0 + BUSY_S) == 75, run.said()
     return last(run, "attempt_started")
 
 
@@ -52,8 +52,8 @@ def test_without_memory_the_newest_intact_checkpoint_counts_and_step_zero_is_nev
 ) -> None:
     run = Run(tmp_path / "run", args=ALONE, job=JOB)
     run.place("step-8")
-    run.start().wait_at("step-8", ranks=1)
-    run.wait_for_event("checkpoint_committed", 3)
+    run.start_committing(2, 4, 6, ranks=1)
+    run.wait_at("step-8", ranks=1)
     kill_and_wipe(run)
     run.let_go("step-8")
     _all_torn(_copy(run, tmp_path / "all-torn"))

@@ -8,28 +8,29 @@ import time
 from pathlib import Path
 
 from fake_metadata import iso, serving
-from harness import Run
+from harness import BUSY_S, Run
 from nodes import Nodes
 from undisturbed import ALONE, TOGETHER, assert_nothing_repeated, assert_same
 
 from supervisor.watch.clouds.reading import moment_s
 
 JOB = {"launch": {"processes_per_node": 1}, "checkpoint": {"snapshot": "1 step", "every": "1000 steps"}}
-LEAD_S = 6.0
+#: Long enough for a busy machine: for the last ten seconds nobody trains.
+LEAD_S = 15.0
 
 
 def test_an_interruption_of_aws_is_committed_for_at_once_and_left_for_before_its_deadline(
     tmp_path: Path, alone: Run
 ) -> None:
     with serving("aws") as fake:
-        run = Run(tmp_path, args={**ALONE, "sleep": 0.5}, job=JOB)
+        run = Run(tmp_path, args={**ALONE, "sleep": 0.8}, job=JOB)
         run.environment["AWS_EC2_METADATA_SERVICE_ENDPOINT"] = fake.url
         run.place("step-3")
         run.start().wait_at("step-3", ranks=1)
         fake.say(action={"action": "terminate", "in_s": LEAD_S})
         copy = run.wait_for_event("checkpoint_committed")[0]
         run.let_go("step-3")
-        assert run.wait(LEAD_S + 4) == 75, run.said()
+        assert run.wait(LEAD_S + BUSY_S) == 75, run.said()
         left_s = time.time()
 
     [notice] = run.journal("notice")
@@ -37,7 +38,7 @@ def test_an_interruption_of_aws_is_committed_for_at_once_and_left_for_before_its
     assert notice.fields["kind"] == "aws: spot instance-action terminate"
     assert iso(deadline_s) == fake.facts["action"]["time"]
     assert (copy.fields["step"], copy.fields["reason"]) == (2, "emergency")
-    assert copy.time - notice.time < 1.0
+    assert copy.time - notice.time < 4.0
     ended = run.journal("attempt_ended")[-1]
     assert ended.fields["cause"] == "preempted"
     assert '{"action":"terminate","time":"' in str(ended.fields["evidence"])
@@ -59,7 +60,7 @@ def test_an_eviction_that_azure_takes_back_ends_nothing(tmp_path: Path, alone: R
         run.place("step-3")
         run.start().wait_at("step-3", ranks=1)
         event = {"EventId": "E1", "EventType": "Preempt", "Resources": ["vm-0"], "EventStatus": "Scheduled"}
-        fake.say(events=[{**event, "in_s": 30}])
+        fake.say(events=[{**event, "in_s": 120}])
         run.wait_for_event("checkpoint_committed")
         fake.say(events=[])
         run.wait_for_event("notice", 2)
@@ -75,18 +76,18 @@ def test_an_eviction_that_azure_takes_back_ends_nothing(tmp_path: Path, alone: R
 def test_a_members_machine_is_to_go_and_all_nodes_commit_train_on_and_leave_in_time(tmp_path: Path) -> None:
     with serving("aws") as fake:
         told = f"AWS_EC2_METADATA_SERVICE_ENDPOINT={fake.url}"
-        run = Nodes(tmp_path, args={**TOGETHER, "sleep": 0.3}, job=JOB, through=lambda node: ["env", told] * node)
+        run = Nodes(tmp_path, args={**TOGETHER, "sleep": 0.5}, job=JOB, through=lambda node: ["env", told] * node)
         run.place("step-3")
         run.start().wait_at("step-3")
-        fake.say(action={"action": "stop", "in_s": 2 * LEAD_S})
+        fake.say(action={"action": "stop", "in_s": LEAD_S})
         notice = run.wait_for_event("notice")[0]
         run.let_go("step-3")
         copy = run.wait_for_event("checkpoint_committed")[0]
-        assert run.codes(2 * LEAD_S + 4) == [75, 75], run.words()
+        assert run.codes(LEAD_S + BUSY_S) == [75, 75], run.words()
         left_s = time.time()
     deadline_s = float(str(notice.fields["deadline"]))
     assert notice.fields["kind"] == f"aws: spot instance-action stop on node 1 ({os.uname().nodename})"
-    assert abs(deadline_s - moment_s(fake.facts["action"]["time"])) < 1.5
+    assert abs(deadline_s - moment_s(fake.facts["action"]["time"])) < 4.0
     assert (copy.fields["reason"], copy.fields.get("stood_in")) == ("emergency", None)
     ended = run.journal("attempt_ended")[-1]
     newest = run.journal("checkpoint_committed")[-1]

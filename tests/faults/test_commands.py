@@ -35,8 +35,8 @@ def test_the_commands_tell_what_a_killed_supervisor_left_and_what_became_of_it(t
     assert not run.run_dir.exists()  # it does nothing
 
     run.place("step-6")
-    run.start().wait_at("step-6", ranks=1)
-    run.wait_for_event("checkpoint_committed", 2)
+    run.start_committing(2, 4, ranks=1)
+    run.wait_at("step-6", ranks=1)
     watching = subprocess.Popen(
         [sys.executable, "-m", "supervisor", "watch", run_dir], stdout=subprocess.PIPE, text=True
     )
@@ -44,7 +44,7 @@ def test_the_commands_tell_what_a_killed_supervisor_left_and_what_became_of_it(t
     assert (set(alive), alive["state"], alive["last_checkpoint"]["step"]) == (STATUS, "running", 4)
     run.kill_tree()
 
-    watched, _ = watching.communicate(timeout=30)  # ends by itself, since nobody runs it any more
+    watched, _ = watching.communicate(timeout=60)  # ends by itself, since nobody runs it any more
     assert "interrupted" in watched
     left = said("status", run_dir)
     assert (set(left), left["state"], left["attempt"], left["max_steps"]) == (STATUS, "interrupted", 1, 12)

@@ -6,7 +6,7 @@ import shutil
 import signal
 from pathlib import Path
 
-from harness import Run, fill
+from harness import Run, fill, until
 from undisturbed import ALONE, TRAINER_ALONE, assert_same
 
 from supervisor.journal import Record
@@ -20,12 +20,14 @@ def test_training_goes_on_while_the_disk_is_full_and_what_was_missed_is_written_
     run_dir = small_disk / "run"
     job = {**ONE_PROCESS, "run_dir": str(run_dir), "checkpoint": {"every": "1 step", "snapshot": "1 step"}}
     run = Run(tmp_path / "base", args=ALONE, job=job)
-    run.place("step-3")
-    run.place("step-8")
+    for point in ("step-3", "step-4", "step-8"):
+        run.place(point)
     run.start().wait_at("step-3", ranks=1)
-    run.wait_for_event("checkpoint_committed", 2)
+    run.wait_for_commit(2)
     ballast = fill(small_disk)
     run.let_go("step-3")
+    until(lambda: "checkpoint of step 3 failed" in run.said(), "commit in vain")
+    run.let_go("step-4")
     run.wait_at("step-8", ranks=1)
     ballast.unlink()
     run.let_go("step-8")
@@ -50,11 +52,12 @@ def test_a_first_start_is_refused_where_two_checkpoints_have_no_room(tmp_path: P
 def test_an_emergency_on_a_full_disk_takes_the_room_of_what_the_run_can_do_without(
     tmp_path: Path, small_disk: Path, alone: Run
 ) -> None:
-    job = {**ONE_PROCESS, "run_dir": str(small_disk / "run"), "checkpoint": {"every": "2 steps", "keep_last": 200}}
+    checkpoint = {"every": "2 steps", "snapshot": "1 step", "keep_last": 200}
+    job = {**ONE_PROCESS, "run_dir": str(small_disk / "run"), "checkpoint": checkpoint}
     run = Run(tmp_path / "base", args=ALONE, job=job)
     run.place("step-10")
-    run.start().wait_at("step-10", ranks=1)
-    run.wait_for_event("checkpoint_committed", 4)
+    run.start_committing(2, 4, 6, 8, ranks=1)
+    run.wait_at("step-10", ranks=1)
     ballast = fill(small_disk)
     run.signal_tree(signal.SIGTERM)
     assert run.wait() == 75, run.said()

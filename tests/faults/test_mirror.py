@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 import pytest
-from harness import Run, send, until
+from harness import BUSY_S, Run, send, until
 from stores import Proxy, Server, proxy, s3_server
 from undisturbed import ALONE, assert_same
 
@@ -57,14 +57,24 @@ def keepers(run: Run) -> list[psutil.Process]:
         children = psutil.Process(run.process.pid).children()
     except psutil.NoSuchProcess:
         return []
-    return [one for one in children if "supervisor.mirror.keeper" in one.cmdline()]
+    return [one for one in children if "supervisor.mirror.keeper" in words_of(one)]
+
+
+def words_of(process: psutil.Process) -> list[str]:
+    """Its command line; none of one that has ended meanwhile."""
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
 
 
 def lose_the_machine(run: Run) -> None:
     """Everything dies, and nothing of it is left: neither memory nor disk."""
-    for keeper in keepers(run):
-        send(keeper.pid, signal.SIGKILL)
+    found = keepers(run)
     run.kill_tree()
+    for keeper in found:
+        send(keeper.pid, signal.SIGKILL)
+    psutil.wait_procs(found, 30)
     shutil.rmtree(run.board(), ignore_errors=True)
     shutil.rmtree(run.run_dir)
 
@@ -124,10 +134,11 @@ def test_an_emergency_checkpoint_reaches_the_mirror_within_the_grace(
     run.start().wait_at("step-8", ranks=1)
     assert steps_mirrored(run) == []
     run.signal_tree(signal.SIGTERM)
-    assert run.wait(20.0) == 75, run.said()
+    assert run.wait() == 75, run.said()
     [committed] = run.journal("checkpoint_committed")
     assert committed.fields["reason"] == "emergency"
     assert steps_mirrored(run) == [committed.fields["step"]]
+    assert run.journal("mirrored")[0].time - run.journal("notice")[0].time < 20.0
     # The lease was given back, so another machine need not watch it for half a minute.
     lease = store(url, server, monkeypatch).get(LEASE)
     assert lease is not None
@@ -145,13 +156,11 @@ def test_a_store_that_swallows_everything_neither_slows_training_nor_holds_a_dra
     run.place("step-10")
     run.let_go("step-4")
     run.wait_at("step-10", ranks=1)
-    began_s = time.monotonic()
     run.signal_tree(signal.SIGTERM)
-    assert run.wait(15.0) == 75, run.said()
-    assert time.monotonic() - began_s < 8.0
+    assert run.wait(8.0 + BUSY_S) == 75, run.said()
     run.let_go("step-10")
     # The store is still gone: the run directory has its own checkpoints, so it goes on from them.
-    assert run.start().wait(120) == 0, run.said()
+    assert run.start().wait() == 0, run.said()
     assert run.journal("training_started")[-1].fields["source"] in ("checkpoint", "snapshot")
     assert "mirror: " in run.journal("incident")[-1].fields["detail"]
     assert_same(run, alone)
@@ -162,7 +171,7 @@ def test_a_machine_that_knows_nothing_does_not_begin_anew_while_the_store_is_gon
 ) -> None:
     run = mirrored(tmp_path / "run", url, server.environment(between.port))
     between.fault = lambda _line: "500"
-    assert run.start().wait(60) == 75, run.said()
+    assert run.start().wait() == 75, run.said()
     assert "only it could tell whether the run has been begun" in run.said()
     assert run.journal("attempt_started") == []
 
@@ -171,8 +180,12 @@ def test_a_damaged_checkpoint_in_the_mirror_is_passed_over_for_the_next_older(
     tmp_path: Path, url: str, server: Server, alone: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = mirrored(tmp_path / "run", url, server.environment())
+    run.place("step-5")
     run.place("step-8")
-    run.start().wait_at("step-8", ranks=1)
+    run.start().wait_at("step-5", ranks=1)
+    until(lambda: 4 in steps_mirrored(run), "step 4 in the mirror")
+    run.let_go("step-5")
+    run.wait_at("step-8", ranks=1)
     until(lambda: 6 in steps_mirrored(run), "step 6 in the mirror")
     optimizer = (run.run_dir / "checkpoints" / "checkpoint-6" / "optimizer.safetensors").read_bytes()
     run_id = run.run_id()
@@ -222,7 +235,7 @@ def test_what_cannot_work_is_refused_before_anything_starts(
     tmp_path: Path, server: Server, mirror: str, environment: dict[str, str], said: str
 ) -> None:
     run = mirrored(tmp_path / "run", mirror, {**server.environment(), **environment})
-    assert run.start().wait(30) == 2
+    assert run.start().wait() == 2
     assert said in run.said()
     assert run.journal("attempt_started") == []
 

@@ -36,8 +36,8 @@ def test_two_ranks_are_killed_and_drained_and_nobody_can_tell_from_the_result(tm
     run.kill_rank(1)
     run.let_go("evaluation-5")
     run.wait_at("substep-9")
-    run.let_go("substep-9")
     run.signal_tree(signal.SIGTERM)
+    run.let_go("substep-9")
     assert run.wait() == 75
     assert run.run() == 0, run.said()
 

@@ -71,9 +71,12 @@ def test_a_crash_in_a_step_is_survived_and_one_after_training_repeats_no_step(
 
 
 def test_a_program_that_begins_at_step_zero_again_is_refused(tmp_path: Path) -> None:
-    run = Run(tmp_path, args={**TRAINER_ALONE, "stubborn": True, "sleep": 0.2}, job=ONE_PROCESS)
-    run.place("step-3", "raise")
-    assert run.run() == 3
+    run = Run(tmp_path, args={**TRAINER_ALONE, "stubborn": True}, job=ONE_PROCESS)
+    run.place("step-3")
+    run.start().wait_at("step-3", ranks=1)
+    run.place("step-1")  # further it gets only if nobody minds
+    run.kill_rank(0)
+    assert run.wait() == 3
     ended = run.journal("attempt_ended")
     assert [r.fields["cause"] for r in ended] == ["crashed", "user_error"]
     assert "was to go on from step 2, but the program began at step 0; pass resume_point()" in run.said()

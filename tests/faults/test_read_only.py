@@ -19,14 +19,16 @@ def test_training_goes_on_and_who_leaves_says_what_is_on_no_disk_and_what_was_mi
     tmp_path: Path, disk: Ext4, alone: Run
 ) -> None:
     run = Run(tmp_path / "base", args=ALONE, job={**JOB, "run_dir": str(disk.place / "run")})
-    for step in (3, 6, 9, 11):
+    for step in (3, 4, 6, 9, 10, 11):
         run.place(f"step-{step}")
-    run.start().wait_at("step-3", ranks=1)
-    run.wait_for_event("checkpoint_committed", 2)
+    run.start_committing(1, ranks=1)
+    run.wait_at("step-3", ranks=1)
+    run.wait_for_commit(2)
     disk.err()
     run.let_go("step-3")
-    run.wait_at("step-6", ranks=1)
     until(lambda: f"checkpoint-3: {REFUSED}" in run.said(), "commit in vain")
+    run.let_go("step-4")
+    run.wait_at("step-6", ranks=1)
     run.signal_tree(signal.SIGTERM)
     assert run.wait() == 75, run.said()
     assert (
@@ -39,11 +41,12 @@ def test_training_goes_on_and_who_leaves_says_what_is_on_no_disk_and_what_was_mi
 
     run.let_go("step-6")
     run.start().wait_at("step-9", ranks=1)
-    until(lambda: run.journal("checkpoint_committed")[-1].fields["step"] == 8, "commit of what is settled")
+    run.wait_for_commit(8)
     disk.err()
     run.let_go("step-9")
-    run.wait_at("step-11", ranks=1)
     until(lambda: f"checkpoint-9: {REFUSED}" in run.said(), "commit in vain")
+    run.let_go("step-10")
+    run.wait_at("step-11", ranks=1)
     disk.go()
     disk.come_back()
     run.let_go("step-11")

@@ -28,6 +28,7 @@ def test_a_sharded_run_that_was_killed_and_lost_all_memory_leaves_what_one_witho
     run.let_go("step-3")
     run.place("step-5")
     run.wait_at("step-5")
+    run.wait_for_commit(3)
     run.kill_tree()
     shutil.rmtree(run.board())
     run.let_go("step-5")

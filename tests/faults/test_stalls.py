@@ -14,7 +14,7 @@ from undisturbed import TOGETHER, TRAINER_TOGETHER, assert_nothing_repeated, ass
 from supervisor.watch.witness import state_of
 
 #: Long enough for the machine to stutter, short enough for a test.
-SET = {"stall_after": "4 s"}
+SET = {"stall_after": "6 s"}
 
 
 def stacks(run: Run, attempt: int, rank: int) -> str:
@@ -75,7 +75,7 @@ def test_slow_evaluations_saves_and_first_steps_are_left_alone(tmp_path: Path) -
     args = {**TRAINER_TOGETHER, "max_steps": 12, "eval-steps": 6, "save-steps": 9}
     run = Run(tmp_path, args=args, job={"recovery": SET})
     for point in ("begin", "substep-2", "evaluation-6", "save-9", "trained"):
-        run.place(point, "slow 6")
+        run.place(point, "slow 8")
     assert run.run() == 0, run.said()
     assert len(run.journal("attempt_started")) == 1
     assert run.journal("incident") == []
@@ -108,4 +108,4 @@ def test_a_rank_that_is_always_slower_than_its_peer_is_reported_and_training_goe
     assert status["state"] == "running"
     assert status["incidents"][0]["cause"] is None
     assert command("stop", str(run.run_dir)).returncode == 0
-    assert run.wait(30.0) == 130
+    assert run.wait() == 130

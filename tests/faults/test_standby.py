@@ -6,7 +6,7 @@ import os
 import signal
 from pathlib import Path
 
-from harness import Run, until
+from harness import BUSY_S, Run, until
 from undisturbed import TRAINER_TOGETHER, assert_nothing_repeated, assert_same
 
 from supervisor.board.environment import MARKER
@@ -69,7 +69,7 @@ def test_workers_that_stand_by_take_over_and_nobody_can_tell_from_the_result(
     for _ in range(2):
         run.signal_tree(signal.SIGTERM)
     run.let_go("substep-13")
-    assert run.wait(10.0) == 75
+    assert run.wait(10.0 + BUSY_S) == 75
     assert run.workers() == []
     assert sorted(path.name for path in (run.run_dir / "logs").iterdir()) == ["attempt-1", "attempt-2", "attempt-3"]
 
@@ -77,7 +77,7 @@ def test_workers_that_stand_by_take_over_and_nobody_can_tell_from_the_result(
     run.wait_at("substep-17")
     until(lambda: len(at_gate(run, 5)) == 2, "fourth standby at the gate")
     run.kill_tree()
-    until(lambda: not run.workers(), "end of everything", 5.0)
+    until(lambda: not run.workers(), "end of everything", 5.0 + BUSY_S)
     run.let_go("substep-17")
 
     assert run.run() == 0, run.said()

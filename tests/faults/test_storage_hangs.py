@@ -31,7 +31,7 @@ def test_two_nodes_train_on_while_the_disk_hangs_and_what_was_missed_is_written_
     run.place("step-6")
     run.place("step-20")
     run.start().wait_at("step-6")
-    run.wait_for_event("checkpoint_committed", 3)
+    run.wait_for_commit(5)
     disk.freeze()
     frozen_s = time.monotonic()
     written = len(run.journal())

@@ -9,14 +9,14 @@ import time
 from pathlib import Path
 
 import pytest
-from harness import Run, until
+from harness import BUSY_S, Run, until
 from undisturbed import ALONE, assert_same
 
 from supervisor.engine.loop import CLOSE_S
 from supervisor.engine.seeing import HUNG_S
 
 #: Besides the patience with the commit: a pause, the end of the ranks, and twice a thread that does not come back.
-LEAVE_S = HUNG_S + 2 * CLOSE_S + 5.0
+LEAVE_S = HUNG_S + 2 * CLOSE_S + 5.0 + BUSY_S
 
 
 @pytest.fixture

@@ -23,13 +23,13 @@ def test_a_script_without_a_line_of_ours_is_killed_and_nobody_can_tell_from_the_
     tmp_path: Path, assets: Path
 ) -> None:
     job = {"launch": {"processes_per_node": 1}, "checkpoint": {"snapshot": "1 step"}}
-    args = {"assets": str(assets), "max_steps": 8}
+    args = {"assets": str(assets), "max_steps": 12}
     undisturbed, run = (
         Run(tmp_path / name, args, job, str(PROGRAMS / "sft_script.py")) for name in ("undisturbed", "killed")
     )
     assert undisturbed.run() == 0, undisturbed.said()
     run.start()
-    run.wait_for_step(4)
+    run.wait_for_step(2)
     run.kill_rank(0)
     assert run.wait() == 0, run.said()
     assert run.digests() == undisturbed.digests()

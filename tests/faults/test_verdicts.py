@@ -67,7 +67,7 @@ def test_a_rank_that_the_kernel_kills_for_memory_is_told_from_one_that_somebody_
         (job / "cgroup.procs").write_text(str(run.process.pid))  # long before it starts anything
         assert run.wait() == 3, run.said()
     finally:
-        until(lambda: not job.rmdir(), f"end of {job}", 20)
+        until(lambda: not job.rmdir(), f"end of {job}")
     [end] = run.journal("attempt_ended")
     assert (end.fields["cause"], end.fields["root"]) == ("host_oom", "host_oom")
     said = "rank 0 was killed by SIGKILL, and the kernel killed 1 process for memory on its node"

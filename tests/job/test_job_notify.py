@@ -29,7 +29,7 @@ def refusal(here: Path, entries: str) -> JobError:
 
 def python(program: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, cwd=cwd, timeout=60, check=False
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=cwd, timeout=180, check=False
     )
 
 

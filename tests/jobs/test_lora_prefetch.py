@@ -109,7 +109,7 @@ def call(directory: Path, *words: str, **environment: str) -> subprocess.Complet
     environ |= {"PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", **environment}
     environ["HF_HOME"] = str(directory / "hf-home")
     command = [sys.executable, "-m", *words]
-    return subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False, env=environ, timeout=120)
+    return subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False, env=environ, timeout=180)
 
 
 def test_a_hub_model_is_brought_without_what_nobody_reads_and_then_trained_without_a_hub(

@@ -61,7 +61,7 @@ class Machine:
             capture_output=True,
             text=True,
             check=False,
-            timeout=120,
+            timeout=180,
         )
 
 

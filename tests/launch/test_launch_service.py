@@ -98,7 +98,7 @@ def verified(unit: Path, user: str | None, runtime: Path) -> subprocess.Complete
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=180,
     )
 
 
@@ -160,7 +160,7 @@ def test_it_is_enabled_by_the_commands_that_are_printed(tmp_path: Path, answer: 
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=180,
     )
     asked = (tmp_path / "asked").read_text().splitlines()
     if said:
@@ -177,7 +177,7 @@ def supervisor(*arguments: str, home: Path) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=180,
     )
 
 

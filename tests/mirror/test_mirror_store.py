@@ -16,7 +16,7 @@ def through(url: str, server: Server, between: Proxy, monkeypatch: pytest.Monkey
     """A store behind the proxy."""
     for name, value in server.environment(between.port).items():
         monkeypatch.setenv(name, value)
-    return Store(url, small_s=1.0, large_s=1.0)
+    return Store(url, small_s=4.0, large_s=4.0)
 
 
 def once(fault: str, method: str) -> object:

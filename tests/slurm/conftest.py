@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from harness import until
-from one_machine import GRACE_S, LOST, Cluster, processes, require
+from one_machine import GRACE_S, Cluster, require
 
 
 @pytest.fixture(scope="session")
@@ -33,23 +32,5 @@ def own(tmp_path: Path) -> Iterator[Cluster]:
     found = Cluster(tmp_path / "c")
     try:
         yield found
-    finally:
-        found.down()
-
-
-@pytest.fixture(scope="session", autouse=True)
-def bereft(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Cluster, str]]:
-    """A cluster whose only node died with this job on it.
-
-    Made before the first test, for SLURM takes half a minute to notice, and the others use that time.
-    """
-    require()
-    found = Cluster(tmp_path_factory.mktemp("slurm") / "bereft")
-    try:
-        found.up("--nodes", "1", "--slurmd-timeout", "5")
-        job = found.submit("--wrap", f"exec sleep {LOST}")
-        until(lambda: processes(LOST), "job's process")
-        found.fail("n1")
-        yield found, job
     finally:
         found.down()

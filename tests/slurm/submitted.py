@@ -105,7 +105,7 @@ class Submitted:
 
     def left(self, restart: int = 0) -> dict[str, str]:
         """Until an incarnation has left its last word."""
-        self.until(lambda: self.verdict(restart).get("requeue") in ("done", "no"), f"verdict {restart}", 150.0)
+        self.until(lambda: self.verdict(restart).get("requeue") in ("done", "no"), f"verdict {restart}", 240.0)
         return self.verdict(restart)
 
     def again(self, restart: int) -> None:

@@ -61,7 +61,7 @@ class Site:
             check=False,
             cwd=self.home,
             env=environment,
-            timeout=60,
+            timeout=120,
         )
 
     def submit(self, *words: str, **slurm: Any) -> str:
@@ -117,6 +117,7 @@ def test_a_job_is_submitted_once_runs_to_its_end_and_shows_in_the_status(site: S
     cluster.slurm("scontrol", "update", "partitionname=low", "state=down")
     try:
         job = site.submit("--set", "env.NOTE=$(touch pwned)", python=None, setup=["export SETUP_RAN=1"])
+        until(lambda: "Reason=PartitionDown" in cluster.job(job), "word of what it waits for")
         second = site.command("submit", "job.yaml")
         waiting = json.loads(site.command("status", "runs/job", "--json").stdout)
         every = json.loads(site.command("status", "--json").stdout)

@@ -137,7 +137,7 @@ def test_down_ends_jobs_and_daemons_and_removes_the_directory(own: Cluster) -> N
     own.submit("--wrap", "srun sleep 87654")
     until(lambda: len(processes("87654")) >= 2, "srun and its task")
     own.down()
-    until(lambda: left(own.base) == [], "end of every process", 10)
+    until(lambda: left(own.base) == [], "end of every process")
     assert processes("87654") == []
     assert not own.base.exists()
     assert not [group for group in groups if group.exists()]

@@ -68,7 +68,7 @@ def test_a_real_kill_is_counted_where_the_process_lives_though_the_limit_is_furt
         pytest.skip("memory control groups cannot be made here: needs root")
     with limited(here, 64 << 20) as step:
         done = subprocess.run(
-            [sys.executable, "-c", INSIDE, str(step)], capture_output=True, text=True, check=True, timeout=60
+            [sys.executable, "-c", INSIDE, str(step)], capture_output=True, text=True, check=True, timeout=180
         )
         before, after, code, group, limit_bytes, used_bytes = json.loads(done.stdout)
         assert (before, after, code) == (0, 1, -9)

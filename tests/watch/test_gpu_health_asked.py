@@ -203,6 +203,6 @@ def test_the_process_that_asks_ends_with_whoever_started_it(driver: Driver) -> N
         "os.kill(os.getpid(), 9)\n"
     )
     command = [sys.executable, "-c", program]
-    done = subprocess.run(command, env=driver.environment, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, env=driver.environment, capture_output=True, text=True, timeout=180, check=False)
     pid = int(done.stdout)
     until(lambda: not Path(f"/proc/{pid}").exists(), "end of the process that asks")

@@ -256,7 +256,7 @@ def found_by(tmp_path: Path, **told: Any) -> list[list[int]]:
     command = [sys.executable, "-m", "supervisor.worker.bootstrap", str(tmp_path / "script.py")]
     try:
         with granting(board):
-            done = subprocess.run(command, env={**os.environ, **environment}, cwd=tmp_path, check=False, timeout=120)
+            done = subprocess.run(command, env={**os.environ, **environment}, cwd=tmp_path, check=False, timeout=180)
     finally:
         board.remove()
     text = (tmp_path / "logs" / "rank-0.log").read_text()

@@ -94,7 +94,7 @@ def test_a_program_runs_as_if_it_had_been_started_by_itself(start: Start, tmp_pa
         "--lr",
         "1e-4",
     )
-    assert rank.wait(timeout=120) == 0
+    assert rank.wait(timeout=180) == 0
     assert log(tmp_path) == "__main__ ['--lr', '1e-4'] program.py sibling\nfrom below\n"
     assert board.control.beat(0).phase == Phase.FINISHED
     assert board.control.beat(0).pid == rank.pid
@@ -105,7 +105,7 @@ def test_a_program_runs_as_if_it_had_been_started_by_itself(start: Start, tmp_pa
 def test_a_module_is_found_below_the_current_directory(start: Start, tmp_path: Path) -> None:
     (tmp_path / "inner").mkdir()
     (tmp_path / "inner" / "job.py").write_text("import sys; print(__name__, sys.argv[1:])")
-    assert start("", "x", module="inner.job").wait(timeout=120) == 0
+    assert start("", "x", module="inner.job").wait(timeout=180) == 0
     assert log(tmp_path) == "__main__ ['x']\n"
 
 
@@ -121,7 +121,7 @@ def test_an_exception_is_recorded_with_its_classes_and_where_it_came_from(
         fail()
         """
     )
-    assert rank.wait(timeout=120) == 1
+    assert rank.wait(timeout=180) == 1
     told = recorded(tmp_path)
     assert (told["type"], told["message"], told["rank"], told["pid"]) == ("__main__.Odd", "'no such key'", 0, rank.pid)
     assert "builtins.LookupError" in told["bases"]
@@ -144,7 +144,7 @@ def test_what_an_exception_came_from_is_recorded_with_the_kernels_number(start: 
             raise RuntimeError("the dataset could not be made")
         """
     )
-    assert rank.wait(timeout=120) == 1
+    assert rank.wait(timeout=180) == 1
     told = recorded(tmp_path)
     assert told["chain"] == [
         "builtins.ValueError: not written",
@@ -156,7 +156,7 @@ def test_what_an_exception_came_from_is_recorded_with_the_kernels_number(start: 
 
 def test_an_exception_that_hides_what_it_came_from_is_taken_at_its_word(start: Start, tmp_path: Path) -> None:
     rank = start("try:\n    open('/nowhere')\nexcept OSError:\n    raise KeyError('x') from None")
-    assert rank.wait(timeout=120) == 1
+    assert rank.wait(timeout=180) == 1
     told = recorded(tmp_path)
     assert (told["chain"], told["errno"], told["hooked"]) == ([], None, False)
 
@@ -168,7 +168,7 @@ def test_an_exception_that_hides_what_it_came_from_is_taken_at_its_word(start: S
 def test_an_exit_is_an_end_or_a_failure_by_its_code(
     start: Start, tmp_path: Path, board: Board, end: str, code: int, told: Any
 ) -> None:
-    assert start(f"import sys; sys.exit({end})").wait(timeout=120) == code
+    assert start(f"import sys; sys.exit({end})").wait(timeout=180) == code
     assert board.control.beat(0).phase == (Phase.FINISHED if code == 0 else Phase.FAILED)
     if code:
         assert recorded(tmp_path)["type"] == "builtins.SystemExit"
@@ -177,25 +177,25 @@ def test_an_exit_is_an_end_or_a_failure_by_its_code(
 
 def test_a_failure_is_told_even_where_it_cannot_be_recorded(start: Start, tmp_path: Path, board: Board) -> None:
     (tmp_path / "logs" / "rank-0.error.partial").mkdir()  # as good as a full disk
-    assert start("1 / 0").wait(timeout=120) == 1
+    assert start("1 / 0").wait(timeout=180) == 1
     assert board.control.beat(0).phase == Phase.FAILED
     assert "ZeroDivisionError" in log(tmp_path)
 
 
 def test_a_failed_program_does_not_wait_for_its_own_threads(start: Start, tmp_path: Path) -> None:
     rank = start("import threading; threading.Thread(target=threading.Event().wait).start(); 1 / 0")
-    assert rank.wait(timeout=120) == 1
+    assert rank.wait(timeout=180) == 1
     assert recorded(tmp_path)["type"] == "builtins.ZeroDivisionError"
 
 
 def test_a_crash_below_python_leaves_the_stacks(start: Start, tmp_path: Path) -> None:
     rank = start("import os, signal\ndef inner():\n    os.kill(os.getpid(), signal.SIGSEGV)\ninner()")
-    assert rank.wait(timeout=120) == -signal.SIGSEGV
+    assert rank.wait(timeout=180) == -signal.SIGSEGV
     assert "in inner" in (tmp_path / "logs" / "rank-0.stacks.txt").read_text()
 
 
 def test_another_number_of_processes_than_was_wanted_is_refused(start: Start, tmp_path: Path) -> None:
-    assert start("print('trains alone')", **{WORLD_SIZE: "2"}).wait(timeout=120) == 1
+    assert start("print('trains alone')", **{WORLD_SIZE: "2"}).wait(timeout=180) == 1
     assert recorded(tmp_path)["message"] == "2 processes were wanted, the launcher made 1"
     assert log(tmp_path) == ""
 
@@ -218,7 +218,7 @@ def test_a_rank_and_what_it_forked_end_when_their_supervisor_dies(start: Start, 
     child = int(line(tmp_path, "child"))
     supervisor.kill()
     supervisor.wait()
-    assert rank.wait(timeout=60) == -signal.SIGKILL
+    assert rank.wait(timeout=180) == -signal.SIGKILL
     until(lambda: not running(child), "end of the child")
 
 
@@ -226,14 +226,14 @@ def test_a_rank_and_what_it_forked_end_when_their_supervisor_dies(start: Start, 
 def test_a_rank_whose_supervisor_is_somebody_else_by_now_does_not_begin(
     start: Start, tmp_path: Path, ticks: str
 ) -> None:
-    assert start("print('begun')", **{TICKS: ticks}).wait(timeout=120) == 1
+    assert start("print('begun')", **{TICKS: ticks}).wait(timeout=180) == 1
     assert log(tmp_path) == ""
 
 
 def test_a_rank_whose_supervisor_is_gone_does_not_begin(start: Start, tmp_path: Path) -> None:
     gone = subprocess.Popen(["true"])
     gone.wait()
-    assert start("print('begun')", **{PID: str(gone.pid)}).wait(timeout=120) == 1
+    assert start("print('begun')", **{PID: str(gone.pid)}).wait(timeout=180) == 1
     assert log(tmp_path) == ""
 
 
@@ -269,7 +269,7 @@ def test_a_forked_child_obeys_its_parent_and_nobody_else(start: Start, tmp_path:
     assert running(child)
     assert running(rank.pid)
     (tmp_path / "go").touch()
-    assert rank.wait(timeout=120) == 0
+    assert rank.wait(timeout=180) == 0
     assert line(tmp_path, "exit") == str(128 + signal.SIGTERM)
 
 
@@ -285,7 +285,7 @@ def test_pools_work_and_end_though_their_signal_is_blocked(start: Start, tmp_pat
         print("children", len(multiprocessing.active_children()))
         """
     )
-    assert rank.wait(timeout=120) == 0
+    assert rank.wait(timeout=180) == 0
     assert (line(tmp_path, "pool"), line(tmp_path, "futures"), line(tmp_path, "children")) == ("45", "45", "0")
 
 
@@ -293,7 +293,7 @@ def test_programs_that_are_executed_are_left_as_they_are(start: Start, tmp_path:
     rank = start(
         "import subprocess; print('said', subprocess.run(['echo', 'hi'], capture_output=True).stdout.decode())"
     )
-    assert rank.wait(timeout=120) == 0
+    assert rank.wait(timeout=180) == 0
     assert line(tmp_path, "said") == "hi"
 
 
@@ -337,4 +337,4 @@ def test_its_children_answer_too_and_none_of_them_dies_of_it(start: Start, tmp_p
     until(lambda: "most recent call first" in stacks.read_text(), "answer")
     assert running(child)
     os.kill(child, signal.SIGKILL)
-    assert rank.wait(timeout=120) == 0
+    assert rank.wait(timeout=180) == 0

@@ -61,7 +61,7 @@ def test_the_first_trainer_of_a_script_is_supervised_and_the_second_is_not(tmp_p
     told = rank_environment(tmp_path, board)
     command = [sys.executable, "-m", "supervisor.worker.bootstrap", str(tmp_path / "script.py")]
     with granting(board) as asked:
-        done = subprocess.run(command, env={**os.environ, **told}, check=False, timeout=120)
+        done = subprocess.run(command, env={**os.environ, **told}, check=False, timeout=180)
     text = (tmp_path / "logs" / "rank-0.log").read_text()
     assert done.returncode == 0, text
     first, second, module = json.loads(
@@ -125,5 +125,5 @@ assert inspect.getsource(watched.f).startswith("def f")
 assert watched.__spec__.origin.endswith("watched.py")
 print("fine")
 """
-    done = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True, timeout=30)
+    done = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True, timeout=180)
     assert done.stdout == "fine\n", done.stderr

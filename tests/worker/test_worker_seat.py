@@ -76,7 +76,7 @@ def test_without_a_board_nobody_supervises(told: dict[str, str], expected: bool)
 def test_without_a_supervisor_the_callback_and_the_resume_point_do_nothing(tmp_path: Path) -> None:
     program = WITHOUT.format(out=tmp_path / "out")
     done = subprocess.run(
-        [sys.executable, "-c", program], env=bare(), check=False, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", program], env=bare(), check=False, capture_output=True, text=True, timeout=180
     )
     assert done.stdout == "nothing happened\n", done.stderr
 
@@ -85,5 +85,5 @@ def test_importing_the_worker_imports_no_torch() -> None:
     program = (
         "import sys, supervisor.worker; print([m for m in ('torch', 'transformers', 'numpy') if m in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=180)
     assert done.stdout == "[]\n"

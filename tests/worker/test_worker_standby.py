@@ -38,7 +38,7 @@ remember_modules(SimpleNamespace(board=Path(sys.argv[1])))
 
 def run(program: str, board: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", program, str(board)], check=True, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", program, str(board)], check=True, capture_output=True, text=True, timeout=180
     )
 
 

@@ -89,7 +89,7 @@ def test_no_proxy_is_ever_asked() -> None:
             capture_output=True,
             text=True,
             check=True,
-            timeout=60,
+            timeout=180,
         )
     assert (done.stdout.strip(), proxy.asked) == ("vm-7", [])
 
