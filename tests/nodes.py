@@ -13,9 +13,10 @@ from pathlib import Path
 from supervisor.board.environment import MARKER, marker
 from supervisor.board.pages import CONTROL, Beat, Control, Orders
 from supervisor.board.store import board_name
-from supervisor.launch.processes import free_port, marked
+from supervisor.launch.processes import marked
 from supervisor.owner import start_ticks
 from tests.harness import Run, orders_on, send, until
+from tests.ports import own_port
 
 
 @dataclass
@@ -25,7 +26,7 @@ class Nodes(Run):
     count: int = 2
     members: dict[int, subprocess.Popen[bytes]] = field(default_factory=dict)
     host: str = "127.0.0.1"
-    port: int = field(default_factory=free_port)
+    port: int = field(default_factory=own_port)
     through: Callable[[int], list[str]] = lambda _node: []
 
     def start(self, *flags: str) -> Nodes:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from supervisor.checkpoint.commit import Committed, commit
 from supervisor.checkpoint.parts import part_from_bytes
-from supervisor.launch.processes import free_port
+from tests.ports import own_port
 
 RUN = "run-a"
 
@@ -57,7 +57,7 @@ class Server:
 
 @contextmanager
 def s3_server(environment: dict[str, str] | None = None) -> Iterator[Server]:
-    port = free_port("127.0.0.1")
+    port = own_port()
     program = "from moto.server import main; main()"
     process = subprocess.Popen(
         [sys.executable, "-c", program, "-H", "127.0.0.1", "-p", str(port)],

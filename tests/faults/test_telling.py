@@ -13,9 +13,9 @@ import psutil
 import pytest
 from endpoints import Hole, Sink, hole, sink
 from harness import Run, send, until
+from ports import own_port
 from undisturbed import ALONE, assert_same
 
-from supervisor.launch.processes import free_port
 from supervisor.report.notified import NOTIFIED, read
 
 ONE_PROCESS = {"launch": {"processes_per_node": 1}, "name": "demo"}
@@ -164,7 +164,7 @@ def test_a_run_that_gives_up_or_is_handed_back_or_stopped_says_so(tmp_path: Path
 
 
 def test_a_dead_mans_switch_and_the_metrics_follow_the_run_to_its_end(tmp_path: Path, people: Sink) -> None:
-    port = free_port()
+    port = own_port()
     notify = [
         {"dead_man": f"http://127.0.0.1:{people.port}/alive", "every": "1 h"},
         {"metrics": "file"},

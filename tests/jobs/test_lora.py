@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 from jobs_samples import chat, write_lines
+from ports import own_port
 
 ROOT = Path(__file__).parents[2]
 
@@ -38,12 +38,6 @@ def run(command: list[str], directory: Path) -> subprocess.CompletedProcess[str]
     return subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False, env=environ)
 
 
-def free_port() -> int:
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return int(server.getsockname()[1])
-
-
 @pytest.mark.usefixtures("chat_file")
 def test_one_process_trains_evaluates_and_leaves_an_adapter_that_loads(tiny_base: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "jobs.lora", str(write_job(tmp_path, tiny_base))]
@@ -69,7 +63,7 @@ def test_one_process_trains_evaluates_and_leaves_an_adapter_that_loads(tiny_base
 def test_two_processes_train_one_model_on_tokens_made_once(tiny_base: Path, tmp_path: Path) -> None:
     job = write_job(tmp_path, tiny_base, dataloader_num_workers=1, eval_steps=3, eval_on_start=True)
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
-    done = run([*launch, "--main_process_port", str(free_port()), "-m", "jobs.lora", str(job)], tmp_path)
+    done = run([*launch, "--main_process_port", str(own_port()), "-m", "jobs.lora", str(job)], tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("data: tokenised") == 2  # data and eval_data, by one of the two
     assert done.stdout.count("'eval_loss'") == 3
