@@ -34,7 +34,7 @@ BUSY_S = float(os.environ.get("BUSY_S", "20"))
 T = TypeVar("T")
 
 
-def until(condition: Callable[[], T | None], what: str, patience_s: float = 90.0) -> T:
+def until(condition: Callable[[], T | None], what: str, patience_s: float = 240.0) -> T:
     """Wait for a condition to give something true."""
     end_s = time.monotonic() + patience_s
     while time.monotonic() < end_s:
@@ -89,7 +89,7 @@ class Run:
             )
         return self
 
-    def wait(self, patience_s: float = 180.0) -> int:
+    def wait(self, patience_s: float = 400.0) -> int:
         assert self.process is not None
         try:
             return self.process.wait(patience_s)
@@ -297,7 +297,7 @@ def command(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedPro
         capture_output=True,
         text=True,
         cwd=cwd,
-        timeout=180,
+        timeout=300,
         check=False,
     )
 

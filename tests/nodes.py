@@ -44,9 +44,9 @@ class Nodes(Run):
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, **self.environment}
             )
 
-    def codes(self, patience_s: float = 180.0) -> list[int]:
+    def codes(self, patience_s: float = 400.0) -> list[int]:
         """How all of them left, the leader first."""
-        return [self.wait(patience_s), *(self.members[n].wait(60.0) for n in sorted(self.members))]
+        return [self.wait(patience_s), *(self.members[n].wait(120.0) for n in sorted(self.members))]
 
     def supervisors(self) -> list[subprocess.Popen[bytes]]:
         assert self.process is not None

@@ -29,7 +29,7 @@ def refused(tmp_path: Path) -> Refused:
             [sys.executable, "-m", "supervisor", "run", str(path), *flags],
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=240,
             check=False,
             cwd=tmp_path,
             env={**os.environ, **environment},

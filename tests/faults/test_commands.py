@@ -44,7 +44,7 @@ def test_the_commands_tell_what_a_killed_supervisor_left_and_what_became_of_it(t
     assert (set(alive), alive["state"], alive["last_checkpoint"]["step"]) == (STATUS, "running", 4)
     run.kill_tree()
 
-    watched, _ = watching.communicate(timeout=60)  # ends by itself, since nobody runs it any more
+    watched, _ = watching.communicate(timeout=240)  # ends by itself, since nobody runs it any more
     assert "interrupted" in watched
     left = said("status", run_dir)
     assert (set(left), left["state"], left["attempt"], left["max_steps"]) == (STATUS, "interrupted", 1, 12)

@@ -28,7 +28,7 @@ def test_a_stock_trainer_goes_on_from_an_exported_checkpoint_and_a_run_from_its(
 
     alone = tmp_path / "alone"
     program = [sys.executable, str(PROGRAMS / "tiny_trainer.py"), "--plain", "--out", str(alone), "--save-steps", "6"]
-    subprocess.run([*program, "--max_steps", "9", "--resume", str(stock)], check=True, timeout=120)
+    subprocess.run([*program, "--max_steps", "9", "--resume", str(stock)], check=True, timeout=300)
     there = {line["step"]: line["digest"] for line in run.trace()}
     lines = [json.loads(line) for line in (alone / "trace-0.jsonl").read_text().splitlines()]
     assert [(line["step"], line["digest"]) for line in lines] == [(n, there[n]) for n in range(4, 10)]

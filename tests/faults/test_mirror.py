@@ -247,6 +247,6 @@ def test_without_the_library_the_key_is_refused_with_what_to_install(tmp_path: P
         "from supervisor.cli import main\n"
         f"sys.argv = ['supervisor', 'run', {str(run.write_job())!r}]; main()"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 2
     assert "pip install 'lora-supervisor[cloud]'" in done.stderr

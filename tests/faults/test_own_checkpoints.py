@@ -42,5 +42,5 @@ def test_killed_while_it_saves_it_is_handed_the_one_before(tmp_path: Path) -> No
     assert listed["resume_from"] == str(out / "step_8")
 
     alone = tmp_path / "alone"
-    subprocess.run([sys.executable, PROGRAM, "--output_dir", str(alone), "--steps", "8"], check=True, timeout=120)
+    subprocess.run([sys.executable, PROGRAM, "--output_dir", str(alone), "--steps", "8"], check=True, timeout=300)
     assert (out / "loss.txt").read_text() == (alone / "loss.txt").read_text()

@@ -17,7 +17,7 @@ from tests.slurm.one_machine import Cluster
 
 ROOT = Path(__file__).parents[2]
 #: What a submission may wait for on a busy machine: imports of torch, twice [s].
-START_S = 120.0
+START_S = 240.0
 OVER = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "OUT_OF_MEMORY", "NODE_FAIL", "PREEMPTED")
 
 
@@ -105,7 +105,7 @@ class Submitted:
 
     def left(self, restart: int = 0) -> dict[str, str]:
         """Until an incarnation has left its last word."""
-        self.until(lambda: self.verdict(restart).get("requeue") in ("done", "no"), f"verdict {restart}", 240.0)
+        self.until(lambda: self.verdict(restart).get("requeue") in ("done", "no"), f"verdict {restart}", 400.0)
         return self.verdict(restart)
 
     def again(self, restart: int) -> None:

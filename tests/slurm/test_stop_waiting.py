@@ -23,7 +23,7 @@ def test_stop_takes_a_job_out_of_the_queue_that_has_not_begun(cluster: Cluster, 
     def supervisor(*words: str) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "SLURM_CONF": str(cluster.base / "slurm.conf")}
         command = [sys.executable, "-m", "supervisor", *words]
-        return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
+        return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
 
     submitted = supervisor("submit", str(tmp_path / "job.yaml"))
     assert submitted.returncode == 0, submitted.stderr

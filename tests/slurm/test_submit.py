@@ -61,7 +61,7 @@ class Site:
             check=False,
             cwd=self.home,
             env=environment,
-            timeout=120,
+            timeout=300,
         )
 
     def submit(self, *words: str, **slurm: Any) -> str:
