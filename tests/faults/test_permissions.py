@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from harness import Run, command
+from harness import Run, command, until
 from undisturbed import TRAINER_ALONE
 
 
@@ -47,6 +47,7 @@ def test_what_a_run_makes_is_its_users_alone(tmp_path: Path) -> None:
     run.place("step-2", "raise")
     run.place("step-6")
     run.start().wait_at("step-6")
+    until((run.board() / "gate-3.0").exists, "workers that stand by")
     run.place("begin")
     run.kill_rank(0)
     run.wait_at("begin")
