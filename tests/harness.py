@@ -31,6 +31,8 @@ SHM = Path("/dev/shm")
 #: What is promised within seconds may take so much longer where other tests use the machine [s]; less than the 30 s
 #: for which torch's agent would leave ranks alone. `BUSY_S=0` holds it to the promise itself.
 BUSY_S = float(os.environ.get("BUSY_S", "20"))
+#: A program that is held at a place, on a busy machine, is not stalled.
+HELD_LONG = {"stall_after": "600 s"}
 T = TypeVar("T")
 
 
@@ -76,6 +78,7 @@ class Run:
             "args": {"out": str(self.out), **self.args},
             "launch": {"processes_per_node": 2},
             **self.job,
+            "recovery": {**HELD_LONG, **self.job.get("recovery", {})},
         }
         path = self.base / "job.yaml"
         path.write_text(yaml.safe_dump(job))

@@ -30,6 +30,8 @@ from tests.harness import PROGRAMS, Run, until
 #: What is allowed [s].
 ALLOWED_S = 15.0
 ARGS = {"max_steps": 100_000, "sleep": 0.15, "rows": 4096}
+#: As people have it: patience learnt from the steps seen.
+LEARNT = {"stall_after": "auto"}
 
 
 def main() -> None:
@@ -54,7 +56,7 @@ def main() -> None:
 
 def stop_a_rank(base: Path, rng: random.Random) -> float:
     """Seconds from SIGSTOP to the decision."""
-    run = Run(base, args=ARGS, job={"checkpoint": {"snapshot": "1 step"}}).start()
+    run = Run(base, args=ARGS, job={"checkpoint": {"snapshot": "1 step"}, "recovery": LEARNT}).start()
     run.wait_for_step(rng.randrange(10, 30))
     time.sleep(rng.random() * 0.2)
     rank = rng.randrange(2)
@@ -73,7 +75,7 @@ def stop_a_rank(base: Path, rng: random.Random) -> float:
 def slow_run(base: Path, minutes: float, seed: int) -> int:
     """False alarms of a run that is slow at random."""
     args = {**ARGS, "eval-steps": 40, "save-steps": 60, "slow-seed": seed}
-    run = Run(base, args=args, program=str(PROGRAMS / "slow_at_random.py")).start()
+    run = Run(base, args=args, job={"recovery": LEARNT}, program=str(PROGRAMS / "slow_at_random.py")).start()
     until_s = time.monotonic() + 60.0 * minutes
     until(lambda: time.monotonic() > until_s or run.process.poll() is not None, "end", 60.0 * minutes + 30.0)
     ended = len(run.journal("attempt_ended"))

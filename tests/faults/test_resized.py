@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import PROGRAMS, Run
+from harness import Run
 
 #: Six micro-batches a step, three steps an epoch without a rest.
 ARGS: dict[str, Any] = {"max_steps": 7, "accumulate": 3, "rows": 36, "samples": True}
@@ -78,7 +78,7 @@ def test_each_step_is_made_of_the_same_samples_whatever_the_number_of_processes(
     ],
 )
 def test_so_is_each_step_of_a_loop_of_ones_own(tmp_path: Path, sizes: tuple[int, ...], more: dict[str, int]) -> None:
-    loop: dict[str, Any] = {"args": {**ARGS, **more}, "program": str(PROGRAMS / "own_loop.py")}
+    loop: dict[str, Any] = {"args": {**ARGS, **more, "model": "light"}}
     quiet = Run(tmp_path / "quiet", job=job(sizes[0]), **loop)
     assert quiet.run() == 0, quiet.said()
     run = Run(tmp_path / "resized", **loop)

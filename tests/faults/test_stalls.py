@@ -35,7 +35,8 @@ def stop(run: Run, rank: int) -> int:
 def test_a_stopped_rank_is_named_with_the_stacks_of_all_and_costs_no_settled_step(
     tmp_path: Path, together: Run
 ) -> None:
-    run = Run(tmp_path, args={**TOGETHER, "sleep": 0.1}, job={"checkpoint": {"snapshot": "1 step"}})
+    learnt = {"stall_after": "auto"}
+    run = Run(tmp_path, args={**TOGETHER, "sleep": 0.1}, job={"checkpoint": {"snapshot": "1 step"}, "recovery": learnt})
     run.place("substep-9")
     run.start().wait_at("substep-9")
     stop(run, 1)

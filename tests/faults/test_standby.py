@@ -41,7 +41,6 @@ def test_workers_that_stand_by_take_over_and_nobody_can_tell_from_the_result(
         job={
             "checkpoint": {"every": "7 steps", "snapshot": "1 step"},
             "launch": {"processes_per_node": 2, "standby": "on"},
-            "recovery": {"stall_after": "600 s"},  # it is held up until others have imported everything
         },
     )
     for point in ("substep-4", "substep-9", "substep-13", "substep-17"):
