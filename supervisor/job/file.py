@@ -89,12 +89,15 @@ class Document:
     overrides: list[KeyPath] = field(default_factory=list)
 
     def where(self, path: KeyPath) -> str:
-        """Name the place of a key, or of the nearest key around it: `job.yaml:7`, `--set a.b`."""
+        """Name the place of a key, or of the nearest key around it: `job.yaml:7`, `--set a.b`; or of what made it."""
         for length in range(len(path), 0, -1):
             if path[:length] in self.overrides:
                 return f"--set {dotted(path[:length])}"
             if path[:length] in self.lines:
                 return f"{self.source}:{self.lines[path[:length]]}"
+        for override in self.overrides:
+            if path and override[: len(path)] == path:
+                return f"--set {dotted(override)}"
         return f"{self.source}:1"
 
 

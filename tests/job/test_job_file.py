@@ -168,6 +168,7 @@ def test_overrides_are_set_and_checked_like_the_file(here: Path) -> None:
     assert job.env == {"N": "010"}
     for override, where, said in [
         ("checkpoint.keep_lasst=5", "--set checkpoint.keep_lasst", "did you mean checkpoint.keep_last?"),
+        ("checkpont.keep_last=5", "--set checkpont.keep_last", "did you mean checkpoint?"),
         ("checkpoint={keep_last: 1}", "--set checkpoint", "at least 2"),
         ("name.x=1", "--set name.x", "name is no mapping"),
         ("name=[", "--set name", "not YAML"),
