@@ -107,15 +107,14 @@ def _from_hub_or_disk(args: LoraArgs, pin: Pin, what: str, load: Callable[..., T
     Raises:
         JobError: it cannot be loaded.
     """
-    from huggingface_hub import snapshot_download
     from safetensors import SafetensorError
 
-    from supervisor.worker.hub import hub_answers
+    from supervisor.worker.hub import cached
 
     path = local_path(args.model, Path.cwd())
     try:
-        if path is None and not hub_answers(args.model, str(pin.revision)):
-            path = Path(snapshot_download(args.model, revision=pin.revision, local_files_only=True))
+        if path is None:
+            path = cached(args.model, pin.revision)
         if path is None:
             return load(args.model, revision=pin.revision, **options)
         return load(str(path), **options)

@@ -101,16 +101,17 @@ def fetch_model(args: LoraArgs, pin: Pin) -> Path:
     Raises:
         JobError: the hub does not give them.
     """
-    from huggingface_hub import HfApi, hf_hub_download, snapshot_download
+    from huggingface_hub import HfApi, hf_hub_download
 
-    from supervisor.worker.hub import hub_answers
+    from supervisor.worker.hub import cached
 
     path = local_path(args.model, Path.cwd())
     if path is not None:
         return path
     try:
-        if not hub_answers(args.model, str(pin.revision)):
-            return Path(snapshot_download(args.model, revision=pin.revision, local_files_only=True))
+        path = cached(args.model, pin.revision)
+        if path is not None:
+            return path
         names = [file.rfilename for file in HfApi().model_info(args.model, revision=pin.revision).siblings or []]
         # One by one: snapshot_download would note what the repository has besides, and afterwards find that missing.
         places = [Path(hf_hub_download(args.model, name, revision=pin.revision)) for name in needed(names)]

@@ -24,7 +24,6 @@ from supervisor.engine.members.messages import Wanted
 from supervisor.engine.members.place import Stand
 from supervisor.engine.opening import (
     Terms,
-    accepted,
     admit,
     as_mapping,
     check_directory,
@@ -129,11 +128,11 @@ def _owned(job: Job, terms: Terms, world: World, stand: Stand, lease: Lease, *, 
     _check_processes(before, terms, world)
     if before.finished and not terms.fresh:
         world.tell("continued", {"step": before.trained_step, "max_steps": max_steps(job)})
-    if changes := accepted(job, before, terms):
-        world.tell("accepted", {"changes": "; ".join(changes)})
     opened = begin_run(
         job, journal, before, terms, world_size=world.world_size, lease=lease, wait=wait, tell=world.tell
     )
+    if opened.changes:
+        world.tell("accepted", {"changes": "; ".join(opened.changes)})
     adopt_orphans()
     crew = _crew(job, world, stand, lease, opened.run_id) if world.nodes > 1 else None
     board = Board(opened.run_id, world.processes, board_roots(), room, anonymous=lease.owner.job is not None)

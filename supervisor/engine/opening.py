@@ -48,10 +48,12 @@ class Opened:
     Attributes:
         run_id: of the run.
         ledger: what its journal tells, this start included.
+        changes: in which keys its mathematics change from here on, as its user accepts.
     """
 
     run_id: str
     ledger: Ledger
+    changes: tuple[str, ...] = ()
 
 
 def make_directory(run_dir: Path) -> None:
@@ -213,7 +215,7 @@ def open_run(job: Job, journal: Journal, ledger: Ledger, terms: Terms) -> Opened
         **changed,
     )
     write_whole(job.run_dir / "job.yaml", resolved_yaml(job))
-    return Opened(run_id, fold([as_mapping(record)], ledger))
+    return Opened(run_id, fold([as_mapping(record)], ledger), tuple(changes))
 
 
 def _abandon(run_dir: Path, lineage: int) -> None:

@@ -25,14 +25,27 @@ def hub_answers(name: str, revision: str | None) -> bool:
     return True
 
 
+def cached(name: str, revision: str | None) -> Path | None:
+    """Where the local cache has a model of the hub while the hub does not answer; None while it does.
+
+    Raises:
+        LocalEntryNotFoundError: it is not in the cache.
+        ValueError: the hub has no such names.
+    """
+    from huggingface_hub import snapshot_download
+
+    if hub_answers(name, revision):
+        return None
+    return Path(snapshot_download(name, revision=revision, local_files_only=True))
+
+
 def at_hand(name: str, revision: str | None) -> str:
     """Where to load a model from: by its name, or from the local cache while the hub does not answer."""
-    from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    if Path(name).exists() or hub_answers(name, revision):
+    if Path(name).exists():
         return name
     try:
-        return str(snapshot_download(name, revision=revision, local_files_only=True))
+        return str(cached(name, revision) or name)
     except (LocalEntryNotFoundError, ValueError):  # no name of the hub, or not in the cache: loading will say so
         return name

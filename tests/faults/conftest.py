@@ -20,28 +20,31 @@ from supervisor.board.store import PREFIX
 from supervisor.journal import JOURNAL, read
 
 
-@pytest.fixture(scope="session")
-def together(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """The undisturbed run of two ranks."""
-    return _undisturbed(tmp_path_factory, "together", TOGETHER, 2)
+def _undisturbed(factory: pytest.TempPathFactory, name: str, args: dict[str, Any], processes: int) -> Run:
+    base = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent  # of all of them
+    run = Run(base / name, args=args, job={"launch": {"processes_per_node": processes}})
+    with (base / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (run.run_dir / "final").exists():
+            assert run.run() == 0, run.said()
+    return run
 
 
-@pytest.fixture(scope="session")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """The undisturbed run of one process."""
-    return _undisturbed(tmp_path_factory, "alone", ALONE, 1)
+def _fixture(name: str, args: dict[str, Any], processes: int) -> Any:
+    @pytest.fixture(scope="session", name=name)
+    def made(tmp_path_factory: pytest.TempPathFactory) -> Run:
+        return _undisturbed(tmp_path_factory, name, args, processes)
+
+    return made
 
 
-@pytest.fixture(scope="session")
-def trainer_together(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """The undisturbed run of a Trainer's two ranks."""
-    return _undisturbed(tmp_path_factory, "trainer-together", TRAINER_TOGETHER, 2)
-
-
-@pytest.fixture(scope="session")
-def trainer_alone(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """The undisturbed run of a Trainer's one process."""
-    return _undisturbed(tmp_path_factory, "trainer-alone", TRAINER_ALONE, 1)
+#: The undisturbed runs, by the names under which tests ask for them.
+together = _fixture("together", TOGETHER, 2)
+alone = _fixture("alone", ALONE, 1)
+trainer_together = _fixture("trainer_together", TRAINER_TOGETHER, 2)
+trainer_alone = _fixture("trainer_alone", TRAINER_ALONE, 1)
 
 
 @pytest.fixture(autouse=True)
@@ -63,15 +66,3 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 6 MiB."""
     with tmpfs(tmp_path / "disk", "size=6m") as place:
         yield place
-
-
-def _undisturbed(factory: pytest.TempPathFactory, name: str, args: dict[str, Any], processes: int) -> Run:
-    base = factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        base = base.parent  # of all of them
-    run = Run(base / name, args=args, job={"launch": {"processes_per_node": processes}})
-    with (base / f"{name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (run.run_dir / "final").exists():
-            assert run.run() == 0, run.said()
-    return run

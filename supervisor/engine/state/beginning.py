@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -194,7 +194,7 @@ def begin_run(
         detail="; ".join([*_said(begins), *brought.remarks]),
     )
     tell(record.event, as_mapping(record))
-    return Opened(opened.run_id, fold([as_mapping(record)], opened.ledger))
+    return replace(opened, ledger=fold([as_mapping(record)], opened.ledger))
 
 
 def _said(begins: Beginning) -> list[str]:
